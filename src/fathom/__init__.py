@@ -1,0 +1,1 @@
+"""Fathom finds, proves, explains and repairs the worst case of a neural network."""

@@ -1,0 +1,40 @@
+"""The one door to witnesses: the deployed program is run again, on an input inside the closed region, with no tolerance."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fathom.core.answer import Witnesses
+from fathom.core.enclosure import enclose_point
+from fathom.core.problem import Problem
+
+
+def confirm(problem: Problem, x: Tensor) -> Witnesses:
+    """Judge one candidate a set.
+
+    Args:
+        problem: n sets.
+        x: candidates [n, d], of any float dtype; rounded to the program's. NaN rows are no candidates.
+
+    Returns:
+        Witnesses of n rows. A candidate outside the deployed region is no candidate. Under `real`, the margin is enclosed
+        rigorously at exactly the rounded x; the deployed margin is that of the program itself.
+    """
+    x = x.detach().to(problem.program.dtype)
+    outputs = sum(port.size for port in problem.program.outputs)
+    found = Witnesses.none(len(problem), x.shape[1], outputs, x.dtype)
+    inside = (~torch.isnan(x).any(1) & problem.deployed.contains(x)).nonzero()[:, 0]
+    if not len(inside):
+        return found
+    here, x = problem.take(inside), x[inside]
+    y = problem.program(x)
+    exact_spec = here.spec if here.exact else None
+    deployed = here.overseer.margin(x.to(torch.float64), y.to(torch.float64)).to(torch.float64)
+    lower, upper = torch.full_like(deployed, -torch.inf), torch.full_like(deployed, torch.inf)
+    if exact_spec is not None and here.network is not None:
+        real = exact_spec.enclose(enclose_point(here.network.freeze(torch.float64), x))
+        lower, upper = real.lower, real.upper
+    part = Witnesses(x, y.detach().to(torch.float64), deployed, lower, upper, here.written.contains(x))
+    rows = {name: getattr(found, name).index_copy(0, inside, getattr(part, name)) for name in found.__dataclass_fields__}
+    return Witnesses(**rows)

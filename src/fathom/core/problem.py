@@ -1,0 +1,98 @@
+"""The problem: minimise a margin over a region. Attacks, bounds, searches and training all read this one object."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fathom.core.errors import FathomError, NotCompilable
+from fathom.core.network import Network
+from fathom.core.overseer import Overseer
+from fathom.core.program import Program
+from fathom.core.region import Region
+from fathom.core.spec import Spec
+from fathom.core.value import fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """n sets that share a network; `owner` says which of the user's cases each belongs to.
+
+    A case's worst margin is the least over its sets: a disjunction over inputs is one case with many sets.
+    """
+
+    program: Program
+    network: Network | None  # captured, with the overseer's own part; may be live; None: value-only search
+    written: Region  # as its author wrote it: says whether a witness lies inside the decimals
+    deployed: Region  # end points rounded to the program's dtype: where witnesses live
+    region: Region  # the hull of both: what proofs cover
+    overseer: Overseer
+    spec: Spec | None  # over the network's output; None: attackable, not provable
+    exact: bool  # False: the spec over-approximates the overseer, so only proofs carry over
+    owner: Tensor  # [n] int64
+    obstacle: str = ""  # why there is no spec or network, in a sentence; "" where there are both
+
+    @staticmethod
+    def make(
+        program: Program, network: Network | None, region: Region, overseer: Overseer, owner: Tensor | None = None
+    ) -> Problem:
+        """The problem of a captured network; compiles the overseer where that can be done.
+
+        Raises:
+            FathomError: the region's size is not the network's.
+        """
+        size = sum(port.size for port in program.inputs)
+        if region.size != size:
+            raise FathomError(f"expected a region of {size} inputs for this model, got one of {region.size}; flatten each sample")
+        deployed = region.rounded(program.dtype)
+        spec, exact, obstacle = None, True, "the model could not be captured as a network"
+        if network is not None:
+            try:
+                compiled = overseer.compile(network)
+                network, spec, exact, obstacle = compiled.network, compiled.spec, compiled.exact, ""
+            except NotCompilable as reason:
+                obstacle = str(reason)
+        if owner is None:
+            owner = torch.arange(len(region))
+        return Problem(program, network, region, deployed, region.hull(deployed), overseer, spec, exact, owner, obstacle)
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    @property
+    def cases(self) -> int:
+        """How many cases the sets make up."""
+        return int(self.owner.max()) + 1 if len(self) else 0
+
+    @property
+    def provable(self) -> bool:
+        return self.network is not None and self.spec is not None
+
+    def take(self, index: Tensor) -> Problem:
+        """The problem of the sets at `index`; `owner` is kept, so that answers still find their case."""
+        return replace(
+            self,
+            written=self.written.take(index),
+            deployed=self.deployed.take(index),
+            region=self.region.take(index),
+            overseer=self.overseer.take(index),
+            spec=None if self.spec is None else self.spec.take(index),
+            owner=self.owner[index],
+        )
+
+    def sets_of(self, case: int) -> Tensor:
+        """The indices of the sets of one case."""
+        return (self.owner == case).nonzero()[:, 0]
+
+    def digests(self) -> list[str]:
+        """One SHA-256 a case, over the bytes of program, sets and judges: equal digests, equal questions."""
+        shared = self.program.digest
+        per_set = [fingerprint((self.written.take(one), self.overseer.take(one))) for one in torch.arange(len(self))[:, None]]
+        digests = []
+        for case in range(self.cases):
+            parts = [shared, *(per_set[i] for i in self.sets_of(case).tolist())]
+            digests.append(hashlib.sha256("\n".join(parts).encode()).hexdigest())
+        return digests

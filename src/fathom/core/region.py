@@ -1,0 +1,82 @@
+"""A region: the inputs that the adversary may choose. One object for attack, proof, sampling and training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from fathom.core.box import Box
+from fathom.core.value import take
+
+
+@dataclass(frozen=True, eq=False)
+class Region(ABC):
+    """n sets of one kind in R^d, held as float64 tensors whose first dimension is n.
+
+    The numbers are meant exactly as stored: the set is a set of real vectors, and every method says on which side it errs.
+    """
+
+    def __len__(self) -> int:
+        return len(self.box())
+
+    @property
+    def size(self) -> int:
+        """d."""
+        return self.box().lower.shape[1]
+
+    @property
+    def exact(self) -> bool:
+        """False for a set that over-approximates what was asked for: proofs carry over, and failures may not."""
+        return True
+
+    def take(self, index: Tensor) -> Self:
+        """The sets at `index` [k], in that order."""
+        return take(self, index)
+
+    def rounded(self, dtype: torch.dtype) -> Region:
+        """What a program of this dtype may be given: end points rounded to the nearest value of the dtype.
+
+        Many published properties fix inputs that no float32 equals; their real box holds no float32 at all.
+        """
+        return self
+
+    def hull(self, other: Region) -> Region:
+        """A region that holds this one and its `rounded` form `other`."""
+        return self
+
+    @abstractmethod
+    def box(self) -> Box:
+        """[n, d] float64 boxes that hold the sets, rounded outward."""
+
+    @abstractmethod
+    def contains(self, x: Tensor) -> Tensor:
+        """[n] whether x[i], [n, d] of any float dtype, lies in the closed set i; True only if that is certain."""
+
+    @abstractmethod
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """[n, count, d] points of the sets, in float64; spread over each, by whatever distribution suits the kind."""
+
+    @abstractmethod
+    def minimise(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear minimisation oracle: for rows a [n, rows, d], the values [n, rows] and minimisers [n, rows, d] of a x.
+
+        Values are rigorous: never above the real minimum over the set, rounding subtracted; differentiable in a. Minimisers are
+        points of the set up to rounding. This is a step of the attack and the last step of a bound alike.
+        """
+
+    @abstractmethod
+    def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> Region:
+        """k sets: set owner[j] intersected with the box [lower[j], upper[j]] (each [k, d]); a hull of that is allowed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projectable(Region):
+    """A region with a Euclidean projection."""
+
+    @abstractmethod
+    def project(self, x: Tensor) -> Tensor:
+        """The points of the sets nearest to x [n, ..., d], in the dtype of x, up to rounding."""

@@ -1,0 +1,146 @@
+"""A spec: catastrophe as a disjunction of clauses, each a conjunction of affine rows over a network's flat output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from fathom.core.box import Box
+from fathom.core.rounding import down, gamma, tiny, up
+
+
+@dataclass(frozen=True, eq=False)
+class Spec:
+    """k specs shared by n sets, padded to R rows.
+
+    A row's value is rows y + offset; a row holds when its value is <= 0 (< 0 if strict); a catastrophe is a clause all of
+    whose rows hold. So margin = min over clauses of max over rows, > 0 where safe. No clause at all: margin = +inf.
+    """
+
+    rows: Tensor  # [k, R, m] float64
+    offsets: Tensor  # [k, R] float64
+    clause: Tensor  # [k, R] int64, the clause a row belongs to; -1 for padding
+    strict: Tensor  # [k, R] bool
+    of: Tensor  # [n] int64 -> k
+    blur: Tensor  # [k, R] float64: at most how far `offsets` is from the number that was written; 0 if exact
+
+    @staticmethod
+    def make(
+        rows: Tensor, offsets: Tensor, clause: Tensor, of: Tensor, strict: Tensor | None = None, blur: Tensor | None = None
+    ) -> Spec:
+        """A spec from its parts, cast to their dtypes; rows that are not strict and offsets that are exact are the default."""
+        offsets = offsets.to(torch.float64)
+        return Spec(
+            rows.to(torch.float64),
+            offsets,
+            clause.to(torch.int64),
+            torch.zeros(offsets.shape, dtype=torch.bool) if strict is None else strict.to(torch.bool),
+            of.to(torch.int64),
+            torch.zeros_like(offsets) if blur is None else blur.to(torch.float64),
+        )
+
+    @staticmethod
+    def stack(specs: Sequence[Spec]) -> Spec:
+        """One spec for the sets of all, in order, padded to the longest.
+
+        Raises:
+            ValueError: they are over outputs of different sizes, or there are none.
+        """
+        sizes = {spec.rows.shape[2] for spec in specs}
+        if len(sizes) != 1:
+            raise ValueError(f"expected specs over outputs of one size, got sizes {sorted(sizes)}")
+        most = max(spec.rows.shape[1] for spec in specs)
+        padded = [spec._padded(most) for spec in specs]
+        starts = torch.tensor([0, *(len(spec.rows) for spec in specs)]).cumsum(0)
+        return Spec(
+            torch.cat([s.rows for s in padded]),
+            torch.cat([s.offsets for s in padded]),
+            torch.cat([s.clause for s in padded]),
+            torch.cat([s.strict for s in padded]),
+            torch.cat([s.of + start for s, start in zip(padded, starts[:-1], strict=True)]),
+            torch.cat([s.blur for s in padded]),
+        )
+
+    def _padded(self, count: int) -> Spec:
+        more = count - self.rows.shape[1]
+        pad = torch.nn.functional.pad
+        return Spec(
+            pad(self.rows, (0, 0, 0, more)),
+            pad(self.offsets, (0, more)),
+            pad(self.clause, (0, more), value=-1),
+            pad(self.strict, (0, more)),
+            self.of,
+            pad(self.blur, (0, more)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.of)
+
+    def take(self, index: Tensor) -> Spec:
+        """The specs of the sets at `index` [j]; rows stay shared."""
+        return replace(self, of=self.of[index])
+
+    def alone(self, index: int) -> Spec:
+        """The spec of one set, without padding or others' rows: what its digest is made of."""
+        k = self.of[index]
+        keep = self.clause[k] >= 0
+        parts = (self.rows[k][keep], self.offsets[k][keep], self.clause[k][keep], self.strict[k][keep])
+        rows, offsets, clause, strict = (part[None] for part in parts)
+        return Spec(rows, offsets, clause, strict, torch.zeros(1, dtype=torch.int64), self.blur[k][keep][None])
+
+    def values(self, y: Tensor) -> Tensor:
+        """Row values [n, R] at outputs y [n, m], in the dtype of y; padding reads 0. Differentiable."""
+        rows, offsets = self.rows.to(y.dtype), self.offsets.to(y.dtype)
+        if len(rows) == 1:
+            return y @ rows[0].T + offsets
+        return torch.einsum("nrm,nm->nr", rows[self.of], y) + offsets[self.of]
+
+    def combine(self, values: Tensor) -> Tensor:
+        """Margins [n] from row values [n, R]: rigorous lower bounds on rows give rigorous lower bounds on margins.
+
+        A strict row at exactly 0 does not hold, and counts as the smallest positive number.
+        """
+        clause, strict = self.clause[self.of], self.strict[self.of]
+        least = torch.finfo(values.dtype).tiny
+        values = torch.where(strict & (values == 0), values.new_tensor(least), values)
+        inf = float("inf")
+        values = torch.where(clause >= 0, values, values.new_tensor(-inf))
+        clauses = int(self.clause.max()) + 1 if self.clause.numel() else 0
+        if clauses <= 0:
+            return values.new_full((len(values),), inf)
+        top = values.new_full((len(values), clauses), -inf).scatter_reduce(1, clause.clamp(min=0), values, "amax")
+        return torch.where(top == -inf, top.new_tensor(inf), top).amin(1)
+
+    def margin(self, y: Tensor) -> Tensor:
+        """Margins [n] at outputs y [n, m]; differentiable, with the rounding of plain evaluation."""
+        return self.combine(self.values(y))
+
+    def enclose(self, y: Box) -> Box:
+        """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included."""
+        rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
+        middle, radius = y.middle[:, None], y.radius[:, None]
+        centre = (rows * middle).sum(-1) + offsets
+        spread = (rows.abs() * radius).sum(-1)
+        size = (rows.abs() * middle.abs()).sum(-1) + offsets.abs() + spread
+        reach = up(spread + blur + gamma(rows.shape[-1] + 4, centre.dtype) * size)
+        return Box(self.combine(down(centre - reach)), self.combine(up(centre + reach)))
+
+    def certain_margin(self, y: Tensor) -> Tensor:
+        """Margins [n] of concrete outputs y [n, m] whose *sign* is exactly right; never <= 0 unless the catastrophe is certain.
+
+        Row values are float64; one that its own rounding could turn round is evaluated again in rational arithmetic.
+        """
+        y = y.to(torch.float64)
+        values = self.values(y)
+        rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
+        doubt = gamma(rows.shape[-1] + 4, y.dtype) * ((rows * y[:, None]).abs().sum(-1) + offsets.abs()) + blur
+        for i, r in (((values.abs() <= doubt) & (self.clause[self.of] >= 0)).nonzero()).tolist():
+            terms = zip(rows[i, r].tolist(), y[i].tolist(), strict=True)
+            exact = sum((Fraction(a) * Fraction(b) for a, b in terms if a), Fraction(offsets[i, r].item()))
+            exact += Fraction(blur[i, r].item())
+            values[i, r] = 0.0 if exact == 0 else max(abs(float(exact)), tiny(y.dtype)) * (1 if exact > 0 else -1)
+        return self.combine(values)
