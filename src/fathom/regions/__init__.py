@@ -1,0 +1,1 @@
+"""Regions: what the adversary may choose. One kind, one file, found by discovery."""
