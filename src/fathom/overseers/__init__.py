@@ -1,0 +1,1 @@
+"""Overseers: what judges an output. One kind, one file, found by discovery."""
