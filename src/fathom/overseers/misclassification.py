@@ -40,9 +40,8 @@ class Misclassification(Overseer):
     def compile(self, network: Network) -> Compiled:
         """One clause of one row for every other class. Sets of one label share their rows."""
         check_outputs(network.output_size, self.classes)
-        labels, of = self.label.unique(return_inverse=True)
-        rows = differences(labels, self.classes)
-        clause = torch.arange(self.classes - 1).expand(len(labels), -1)
+        rows, of = differences(self.label, self.classes)
+        clause = torch.arange(self.classes - 1).expand(len(rows), -1)
         return Compiled(network, Spec.make(rows, torch.zeros(clause.shape), clause, of))
 
     def judgement(self, index: int, y: Tensor) -> str:
@@ -57,12 +56,14 @@ def others(y: Tensor, label: Tensor) -> Tensor:
     return y.scatter(1, label[:, None], -torch.inf)
 
 
-def differences(labels: Tensor, classes: int) -> Tensor:
-    """Rows [k, classes - 1, classes] whose values are y[label] - y[j], for every class j other than labels [k], in order."""
+def differences(label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Rows [k, classes - 1, classes], y[c] - y[j] for all j other than c, for each distinct class c in `label` [n]; and [n] -> k."""
+    present = torch.bincount(label, minlength=classes) > 0
+    distinct = present.nonzero()[:, 0]
+    rival = torch.arange(classes - 1).expand(len(distinct), -1)
+    rival = rival + (rival >= distinct[:, None]).to(torch.int64)
     unit = torch.eye(classes, dtype=torch.float64)
-    rival = torch.arange(classes - 1).expand(len(labels), -1)
-    rival = rival + (rival >= labels[:, None]).to(torch.int64)
-    return unit[labels][:, None] - unit[rival]
+    return unit[distinct][:, None] - unit[rival], present.cumsum(0)[label] - 1
 
 
 def class_name(index: int, names: tuple[str, ...]) -> str:
@@ -86,8 +87,8 @@ def check_classes(word: str, label: Tensor, classes: int, names: tuple[str, ...]
     if len(wrong):
         i = int(wrong[0])
         raise FathomError(
-            f"expected `{word}` in 0 .. {classes - 1}, got {int(label[i])} at set {i}; do the labels start at 1, or does the model "
-            "have another number of classes?"
+            f"expected `{word}` in 0 .. {classes - 1}, got {int(label[i])} at set {i}; do the labels start at 1, or has the "
+            "model another number of classes?"
         )
 
 

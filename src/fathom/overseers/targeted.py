@@ -39,10 +39,9 @@ class Targeted(Overseer):
     def compile(self, network: Network) -> Compiled:
         """One clause: every other class scores no more than the target. Sets of one target share their rows."""
         check_outputs(network.output_size, self.classes)
-        targets, of = self.target.unique(return_inverse=True)
-        rows = -differences(targets, self.classes)
-        clause = torch.zeros(rows.shape[:2])
-        return Compiled(network, Spec.make(rows, torch.zeros(clause.shape), clause, of))
+        rows, of = differences(self.target, self.classes)
+        one = torch.zeros(rows.shape[:2])
+        return Compiled(network, Spec.make(-rows, offsets=one, clause=one, of=of))
 
     def judgement(self, index: int, y: Tensor) -> str:
         target = int(self.target[index])
