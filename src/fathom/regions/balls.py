@@ -1,0 +1,101 @@
+"""What the norm balls share: how they are made and called, and directed rounding of centre +- radius."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fathom.core.box import Box
+from fathom.core.errors import FathomError
+from fathom.regions.box import check_matrices
+
+End = float | Tensor
+"""An end of a clipping range: one number, or a tensor that broadcasts with the flat inputs [n, d]."""
+
+
+def check_ball(centre: Tensor, radius: Tensor, lower: Tensor, upper: Tensor) -> None:
+    """Refuses the parts of a ball that is none.
+
+    Raises:
+        FathomError: centre, lower and upper are not finite float64 [n, d], or radius is not finite float64 [n] and >= 0.
+    """
+    check_matrices(centre=centre, lower=lower, upper=upper)
+    if radius.shape != centre.shape[:1] or radius.dtype != torch.float64:
+        raise FathomError(f"expected `radius` as float64 [{len(centre)}], got {radius.dtype} {list(radius.shape)}")
+    if not bool(((radius >= 0) & torch.isfinite(radius)).all()):
+        raise FathomError(f"expected radii >= 0 and finite, got {radius[~((radius >= 0) & torch.isfinite(radius))][0].item()}")
+
+
+def ball_parts(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Centre [n, d], radius [n], lower and upper [n, d] from samples [n, *shape] and one radius, or one a sample.
+
+    Without `clip`, the ball's own hull, which takes nothing away.
+
+    Raises:
+        FathomError: a centre outside the clipping range.
+    """
+    centre = centre.detach().to(torch.float64).flatten(1)
+    radius = torch.as_tensor(radius, dtype=torch.float64).expand(len(centre))
+    if clip is None:
+        hull = reach(centre, radius)
+        return centre, radius, hull.lower, hull.upper
+    lower, upper = (torch.as_tensor(end, dtype=torch.float64).expand_as(centre) for end in clip)
+    outside = ((centre < lower) | (centre > upper)).nonzero()
+    if len(outside):
+        i, j = outside[0].tolist()
+        raise FathomError(
+            f"expected centres inside the clipping range, got {centre[i, j].item()!r} at sample {i}, input {j}, outside "
+            f"[{lower[i, j].item():g}, {upper[i, j].item():g}]; check how the data are scaled"
+        )
+    return centre, radius, lower, upper
+
+
+def reach(centre: Tensor, radius: Tensor) -> Box:
+    """The smallest float64 boxes [n, d] that hold centre [n, d] -+ radius [n]."""
+    low, high = difference(centre, radius[:, None]), difference(centre, -radius[:, None])
+    return Box(low[0], high[1])
+
+
+def core(centre: Tensor, radius: Tensor) -> Box:
+    """The largest float64 boxes [n, d] that centre [n, d] -+ radius [n] holds; it holds the same float64 points."""
+    low, high = difference(centre, radius[:, None]), difference(centre, -radius[:, None])
+    return Box(low[1], high[0])
+
+
+def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The float64 numbers next to the real a - b below and above; both a - b itself where that is a float64.
+
+    The rounding error of a difference is itself a float64 (Knuth, The Art of Computer Programming 2, 4.2.2, theorem B).
+    """
+    near = a - b
+    part = a - near
+    error = (a - (near + part)) + (part - b)
+    infinity = torch.full_like(near, torch.inf)
+    below = torch.where(error < 0, torch.nextafter(near, -infinity), near)
+    return below, torch.where(error > 0, torch.nextafter(near, infinity), near)
+
+
+def inward(box: Box, dtype: torch.dtype) -> Box:
+    """The largest boxes with ends in `dtype` that float64 boxes hold; crossed where they hold no such number."""
+    lower, upper = box.lower.to(dtype), box.upper.to(dtype)
+    infinity = torch.full_like(lower, torch.inf)
+    lower = torch.where(lower.to(torch.float64) < box.lower, torch.nextafter(lower, infinity), lower)
+    return Box(lower, torch.where(upper.to(torch.float64) > box.upper, torch.nextafter(upper, -infinity), upper))
+
+
+def describe(norm: str, radius: Tensor, lower: Tensor, upper: Tensor, hull: Box) -> str:
+    """A ball in words: "Linf 0.06 in [0, 1]"."""
+    words = norm + " " + _span(radius, " to ")
+    binding = (lower > hull.lower) | (upper < hull.upper)
+    if not bool(binding.any()):
+        return words
+    if bool((lower == lower[0, 0]).all()) and bool((upper == upper[0, 0]).all()):
+        return f"{words} in [{lower[0, 0].item():g}, {upper[0, 0].item():g}]"
+    return f"{words} in a box"
+
+
+def _span(numbers: Tensor, between: str) -> str:
+    if not len(numbers):
+        return "of no sample"
+    least, most = numbers.min().item(), numbers.max().item()
+    return f"{least:g}" if least == most else f"{least:g}{between}{most:g}"
