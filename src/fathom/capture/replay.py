@@ -1,0 +1,106 @@
+"""The replay: a captured network against its original, node by node, before anyone trusts it.
+
+Every operator is evaluated in float64 on the original's own values of its inputs, and compared with the original's value
+of its output. So the tolerance has to cover the rounding of one node and not of the whole depth, and the first node that
+differs is the one that was captured wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fathom.core.errors import ReplayMismatch
+from fathom.core.network import Network, Node
+from fathom.core.operator import Linear
+from fathom.core.value import floats_to, map_tensors
+
+UNITS = 128
+"""How far a node may be off, in units in the last place of the largest sum of magnitudes that its elements are made of.
+
+Measured on the public benchmarks the worst node needs fewer than 8; a wrong padding, axis or epsilon gives thousands.
+"""
+
+
+def probes(size: int, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """Inputs [8, size] to replay on: normal and positive uniform, from small to the range of pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(4, size, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(4, size, generator=generator, dtype=torch.float64)
+    scale = torch.tensor([[1.0], [1.0], [0.1], [10.0]], dtype=torch.float64)
+    return torch.cat([normal * scale, uniform * torch.tensor([[1.0], [1.0], [10.0], [255.0]])]).to(dtype)
+
+
+def replay(network: Network, x: Tensor, y: Tensor, originals: Mapping[str, Tensor]) -> None:
+    """Compare a network with what its original computed.
+
+    Args:
+        network: as captured; evaluated in float64, one layer's weights at a time.
+        x: inputs [k, d], in the original's dtype.
+        y: the original's flat outputs [k, m] there.
+        originals: the original's values [k, ...] of the nodes of these names, any layout of the same elements; nodes that
+            are not named, such as the steps of a rewritten operator, are evaluated from the nearest named ones.
+
+    Raises:
+        ReplayMismatch: naming the first node that differs, by how much, and on which input; or the node that could not be
+            compared, because the original is not finite there for any input.
+    """
+    unit = torch.finfo(x.dtype).eps
+    alive = torch.ones(len(x), dtype=torch.bool)
+    values: list[Tensor] = [x.to(torch.float64)]
+    sizes: list[Tensor] = [values[0].abs()]
+    last = len(network.nodes) - 1
+    for i, node in enumerate(network.nodes[1:], 1):
+        value, size = _evaluate(node, [values[j] for j in node.inputs], [sizes[j] for j in node.inputs])
+        original = y if i == last else originals.get(node.name)
+        if original is not None:
+            original = original.detach().to(torch.float64).reshape(len(x), -1)
+            alive = alive & original.isfinite().all(1)
+            _compare(node, value.flatten(1), original, UNITS * unit * size.flatten(1), alive, x)
+            value = original.reshape(value.shape)
+            size = value.abs()
+        values.append(value)
+        sizes.append(size)
+
+
+def _evaluate(node: Node, inputs: list[Tensor], sizes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """A node's value, and the sums of magnitudes that its elements are made of: what rounding is relative to."""
+    operator = map_tensors(node.operator, floats_to(torch.float64))
+    assert operator is not None
+    value: Tensor = operator(*inputs).detach()
+    if not isinstance(operator, Linear):
+        return value, value.abs()
+    size = operator.magnitude(*sizes).detach()
+    return value, size if operator.bias is None else size + operator.bias.detach().abs()
+
+
+def _compare(node: Node, ours: Tensor, theirs: Tensor, tolerance: Tensor, alive: Tensor, x: Tensor) -> None:
+    if ours.shape != theirs.shape:
+        raise ReplayMismatch(
+            f"node {node.name!r}: the captured network has {ours.shape[1]} elements, the original {theirs.shape[1]}; "
+            "please report this with the model"
+        )
+    if not alive.any():
+        raise ReplayMismatch(
+            f"node {node.name!r}: the original gave no finite value on any of {len(x)} random inputs, so the import cannot be "
+            "checked; put the scaling of the inputs inside the model"
+        )
+    allowed = tolerance.amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    excess = ((ours - theirs).abs() / allowed).nan_to_num(nan=torch.inf)
+    excess = excess.amax(1).where(alive, 0.0) if ours.shape[1] else torch.zeros(len(x))
+    if (excess > 1).any():
+        row = int(excess.argmax())
+        gap = (ours[row] - theirs[row]).abs()
+        at = int(gap.nan_to_num(nan=torch.inf).argmax())
+        raise ReplayMismatch(
+            f"node {node.name!r} ({type(node.operator).__name__}): the original gives {theirs[row, at].item()!r} and the captured "
+            f"network {ours[row, at].item()!r} at element {at}, a difference of {gap[at].item():.3g} where rounding explains "
+            f"{allowed[row].item():.3g}; on the input {_shown(x[row])}; please report this with the model"
+        )
+
+
+def _shown(x: Tensor) -> str:
+    start = ", ".join(f"{v:.6g}" for v in x[:8].tolist())
+    return f"[{start}{', ...' if len(x) > 8 else ''}] ({len(x)} numbers)"
