@@ -1,0 +1,1 @@
+"""Small runnable answers to a user's questions."""
