@@ -1,0 +1,81 @@
+"""Elementwise arithmetic with constants: multiply, divide, add. Constants broadcast to the sample's shape, never beyond it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fathom.core.operator import Linear
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(Linear):
+    """y = x * factor + shift; `roundings` is how many went into making the stored factor."""
+
+    factor: Tensor
+    shift: Tensor | None = None
+    roundings: int = 0
+
+    @property
+    def accumulation(self) -> int:
+        return 2 + self.roundings
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.shift
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        y = x[0] * self.factor
+        return y if self.shift is None else y + self.shift
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (a * self.factor,)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return r[0] * self.factor.abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Divide(Linear):
+    """y = x / divisor; no zeros in it."""
+
+    divisor: Tensor
+
+    @property
+    def accumulation(self) -> int:
+        return 1
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        return x[0] / self.divisor
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (a / self.divisor,)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return r[0] / self.divisor.abs()
+
+
+@dataclass(frozen=True, eq=False)
+class Shift(Linear):
+    """y = x + sign * offset."""
+
+    offset: Tensor
+    sign: int = 1
+
+    @property
+    def accumulation(self) -> int:
+        return 1
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.sign * self.offset
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        return x[0] + self.sign * self.offset
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (a,)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return r[0]
