@@ -57,7 +57,7 @@ def others(y: Tensor, label: Tensor) -> Tensor:
 
 
 def differences(label: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Rows [k, classes - 1, classes] of values y[c] - y[j], j other than c, one k a distinct class c in `label` [n]; and [n] -> k."""
+    """Rows [k, classes - 1, classes] with values y[c] - y[j], one k for each distinct class c in `label` [n]; and [n] -> k."""
     present = torch.bincount(label, minlength=classes) > 0
     distinct = present.nonzero()[:, 0]
     rival = torch.arange(classes - 1).expand(len(distinct), -1)

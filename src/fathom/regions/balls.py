@@ -75,14 +75,6 @@ def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return below, torch.where(error > 0, torch.nextafter(near, infinity), near)
 
 
-def inward(box: Box, dtype: torch.dtype) -> Box:
-    """The largest boxes with ends in `dtype` that float64 boxes hold; crossed where they hold no such number."""
-    lower, upper = box.lower.to(dtype), box.upper.to(dtype)
-    infinity = torch.full_like(lower, torch.inf)
-    lower = torch.where(lower.to(torch.float64) < box.lower, torch.nextafter(lower, infinity), lower)
-    return Box(lower, torch.where(upper.to(torch.float64) > box.upper, torch.nextafter(upper, -infinity), upper))
-
-
 def describe(norm: str, radius: Tensor, lower: Tensor, upper: Tensor, hull: Box) -> str:
     """A ball in words: "Linf 0.06 in [0, 1]"."""
     words = norm + " " + _span(radius, " to ")

@@ -61,7 +61,8 @@ class BoxRegion(Projectable):
         return BoxRegion(part.lower, part.upper)
 
     def project(self, x: Tensor) -> Tensor:
-        return clamp(x, self.box())
+        """Clamped to the ends rounded inward in the dtype of x, so that `contains` holds wherever the set has such a point."""
+        return clamp(x, inward(self.box(), x.dtype))
 
 
 def check_matrices(**parts: Tensor) -> None:
@@ -87,6 +88,16 @@ def clamp(x: Tensor, box: Box) -> Tensor:
     """The points of boxes [n, d] nearest to x [n, ..., d], in the dtype of x."""
     lower, upper = (per_set(end.to(x.dtype), x) for end in (box.lower, box.upper))
     return torch.maximum(torch.minimum(x, upper), lower)
+
+
+def inward(box: Box, dtype: torch.dtype) -> Box:
+    """The largest boxes with ends in `dtype` that float64 boxes hold; crossed where they hold no such number."""
+    if dtype == torch.float64:
+        return box
+    lower, upper = box.lower.to(dtype), box.upper.to(dtype)
+    infinity = torch.full_like(lower, torch.inf)
+    lower = torch.where(lower.to(torch.float64) < box.lower, torch.nextafter(lower, infinity), lower)
+    return Box(lower, torch.where(upper.to(torch.float64) > box.upper, torch.nextafter(upper, -infinity), upper))
 
 
 def per_set(value: Tensor, x: Tensor) -> Tensor:

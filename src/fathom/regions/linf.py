@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.region import Projectable
-from fathom.regions.balls import End, ball_parts, check_ball, core, describe, inward, reach
-from fathom.regions.box import BoxRegion, clamp, sample_box
+from fathom.regions.balls import End, ball_parts, check_ball, core, describe, reach
+from fathom.regions.box import BoxRegion, clamp, inward, sample_box
 
 
 @final
