@@ -30,7 +30,9 @@ def trained(weights: str | Path = WEIGHTS) -> nn.Sequential:
     """
     path = Path(weights)
     if not path.exists():
-        raise FileNotFoundError(f"expected trained weights in {path.absolute()}, found no such file; run: python -m examples.digits.train")
+        raise FileNotFoundError(
+            f"expected trained weights in {path.absolute()}, found no such file; run: python -m examples.digits.train"
+        )
     model = digits_cnn()
     model.load_state_dict(load_file(path))
     return model.eval()

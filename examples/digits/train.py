@@ -1,11 +1,12 @@
 """Train the digits network as anybody would, and set 200 images aside for the audit.
 
 Nothing here makes the network easy to verify: no adversarial or certified training, no noise, no weight decay.
-Writes digits.safetensors (weights) and digits.npz (x [200, 1, 8, 8] float32 in [0, 1], y [200] int64) to the folder given, by default
-the working folder. The same seed gives the same files.
+Writes digits.safetensors (the weights), digits.onnx (the same network, for tools that read ONNX) and digits.npz (x [200, 1, 8, 8]
+float32 in [0, 1], y [200] int64) to the folder given, by default the working folder. The same seed gives the same files.
 """
 
 import argparse
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from examples.digits.model import WEIGHTS, digits_cnn
 
 HELD_BACK = 200
 DATA = "digits.npz"
+ONNX = "digits.onnx"
 
 
 def split_digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -48,6 +50,23 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
         return (model(x).argmax(1) == y).float().mean().item()
 
 
+def write_onnx(model: nn.Module, path: Path) -> None:
+    """Write the network with a free batch dimension.
+
+    By torch's older exporter: the newer one needs a package that nothing else here does.
+    """
+    with warnings.catch_warnings(category=DeprecationWarning, action="ignore"):
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 1, 8, 8),),
+            path,
+            dynamo=False,
+            input_names=["image"],
+            output_names=["scores"],
+            dynamic_axes={"image": {0: "batch"}, "scores": {0: "batch"}},
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the digits network and hold 200 images back.")
     parser.add_argument("--folder", type=Path, default=Path(), help="where to write (default: the working folder)")
@@ -62,10 +81,12 @@ def main() -> None:
     train(model, x, y, torch.Generator().manual_seed(options.seed), options.epochs)
 
     options.folder.mkdir(parents=True, exist_ok=True)
+    model.eval()
     save_file(model.state_dict(), options.folder / WEIGHTS)
+    write_onnx(model, options.folder / ONNX)
     np.savez(options.folder / DATA, x=held_x.numpy(), y=held_y.numpy())
     print(f"trained on {len(x)} digits; reads {accuracy(model, held_x, held_y):.1%} of the {len(held_x)} held back")
-    print(f"{options.folder / WEIGHTS}   {options.folder / DATA}")
+    print("   ".join(str(options.folder / name) for name in (WEIGHTS, ONNX, DATA)))
 
 
 if __name__ == "__main__":

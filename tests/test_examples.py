@@ -1,0 +1,87 @@
+"""The examples run, and are what they say: not made easy."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor, nn
+
+from examples.digits.model import trained
+
+
+def run(root: Path, *arguments: str | Path) -> str:
+    """What `python ...` prints, started in the repository as a user would."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def digits(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the example was trained."""
+    folder = tmp_path_factory.mktemp("digits")
+    run(root, "-m", "examples.digits.train", "--folder", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def held_back(digits: Path) -> tuple[Tensor, Tensor]:
+    with np.load(digits / "digits.npz", allow_pickle=False) as data:
+        return torch.from_numpy(data["x"]), torch.from_numpy(data["y"])
+
+
+def test_the_data_are_200_images_between_0_and_1(held_back: tuple[Tensor, Tensor]) -> None:
+    x, y = held_back
+    assert x.shape == (200, 1, 8, 8) and x.dtype == torch.float32
+    assert x.min() == 0 and x.max() == 1
+    assert y.shape == (200,) and y.dtype == torch.int64
+    assert y.bincount().min() >= 17  # ten classes in nearly equal shares
+
+
+def test_the_network_reads_at_least_97_percent_of_what_it_never_saw(digits: Path, held_back: tuple[Tensor, Tensor]) -> None:
+    x, y = held_back
+    with torch.no_grad():
+        right = trained(digits / "digits.safetensors")(x).argmax(1) == y
+    assert right.float().mean() >= 0.97
+
+
+def test_the_network_is_not_a_toy(digits: Path) -> None:
+    model = trained(digits / "digits.safetensors")
+    sizes: list[int] = []
+    for layer in model:
+        if isinstance(layer, nn.ReLU):
+            layer.register_forward_hook(lambda _layer, _inputs, output: sizes.append(output[0].numel()))
+    model(torch.zeros(1, 1, 8, 8))
+    assert sum(isinstance(layer, nn.Conv2d) for layer in model) >= 2
+    assert sum(sizes) >= 1500
+
+
+def test_the_onnx_file_is_the_same_network(digits: Path, held_back: tuple[Tensor, Tensor]) -> None:
+    x, _ = held_back
+    session = onnxruntime.InferenceSession(digits / "digits.onnx", providers=["CPUExecutionProvider"])
+    (scores,) = session.run(None, {"image": x.numpy()})
+    with torch.no_grad():
+        expected = trained(digits / "digits.safetensors")(x)
+    assert torch.allclose(torch.from_numpy(scores), expected, atol=1e-4)
+
+
+def test_the_same_seed_gives_the_same_files(root: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        run(root, "-m", "examples.digits.train", "--epochs", "1", "--folder", tmp_path / name)
+    run(root, "-m", "examples.digits.train", "--epochs", "1", "--seed", "1", "--folder", tmp_path / "other")
+    for file in ("digits.safetensors", "digits.npz", "digits.onnx"):
+        one, two, other = ((tmp_path / name / file).read_bytes() for name in ("one", "two", "other"))
+        assert one == two != other
+
+
+def test_without_weights_the_factory_says_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"examples\.digits\.train"):
+        trained(tmp_path / "digits.safetensors")
