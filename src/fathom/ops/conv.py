@@ -51,7 +51,8 @@ class Conv(Linear):
         rows = convolve(
             a.flatten(0, 1), self.weight, stride=self.stride, output_padding=rest, groups=self.groups, dilation=self.dilation
         )
-        return (functional.pad(rows, _counts(self.padding, -1)).unflatten(0, a.shape[:2]),)
+        rows = functional.pad(rows, _counts(self.padding, -1))
+        return (rows.reshape(*a.shape[:2], *rows.shape[1:]),)
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return self._apply(r[0], self.weight.abs(), None)
@@ -98,7 +99,7 @@ class ConvTranspose(Linear):
         convolve = functional.conv2d if len(self.stride) == 2 else functional.conv1d
         rows = functional.pad(a.flatten(0, 1), _counts(self._rim(), -1))
         rows = convolve(rows, self.weight, None, self.stride, dilation=self.dilation, groups=self.groups)
-        return (rows.unflatten(0, a.shape[:2]),)
+        return (rows.reshape(*a.shape[:2], *rows.shape[1:]),)
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return self._apply(r[0], self.weight.abs())

@@ -1,4 +1,4 @@
-"""Dense layers: y = x W^T + b over the last dimension, the rest of the shape carried along."""
+"""Products with a constant matrix: on the right of the samples' last axis, or on the left of their last two."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from fathom.core.operator import Linear
 
 @dataclass(frozen=True, eq=False)
 class Dense(Linear):
-    """`weight` [out, in], `shift` [out] or None; x [n, ..., in] -> y [n, ..., out]."""
+    """y = x W^T + shift: `weight` [out, in], `shift` [out] or None; x [n, ..., in] -> y [n, ..., out].
+
+    `roundings` is how many went into making one stored weight or shift.
+    """
 
     weight: Tensor
     shift: Tensor | None = None
+    roundings: int = 0
 
     @property
     def accumulation(self) -> int:
-        return max(self.weight.shape) + 1
+        return max(self.weight.shape) + 1 + self.roundings
 
     @property
     def bias(self) -> Tensor | None:
@@ -33,3 +37,25 @@ class Dense(Linear):
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return r[0] @ self.weight.abs().T
+
+
+@dataclass(frozen=True, eq=False)
+class LeftDense(Linear):
+    """y = W x: `weight` [out, in]; x [n, ..., in, columns] -> y [n, ..., out, columns]."""
+
+    weight: Tensor
+
+    @property
+    def accumulation(self) -> int:
+        return max(self.weight.shape)
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        if x[0].ndim < 3:
+            raise ValueError("LeftDense takes samples of two axes or more")
+        return self.weight @ x[0]
+
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (self.weight.T @ a,)
+
+    def magnitude(self, *r: Tensor) -> Tensor:
+        return self.weight.abs() @ r[0]

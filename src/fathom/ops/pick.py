@@ -20,7 +20,7 @@ class Gather(Linear):
     size: int
 
     @cached_property
-    def accumulation(self) -> int:  # type: ignore[override]
+    def accumulation(self) -> int:
         return _fan_out(self.index)
 
     def __call__(self, *x: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class Pick(Linear):
     index: Tensor
 
     @cached_property
-    def accumulation(self) -> int:  # type: ignore[override]
+    def accumulation(self) -> int:
         return _fan_out(self.index)
 
     def __call__(self, *x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class Concat(Linear):
         return torch.cat(x, self.axis + 1)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        return a.split(self.sizes, self.axis + 2)
+        return torch.split(a, list(self.sizes), self.axis + 2)
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return self(*r)

@@ -1,4 +1,4 @@
-"""The rectifier and its leaky form: linear on either side of a kink at 0."""
+"""Piecewise-linear functions with one bend, at 0: the rectifier, its leaky form, the absolute value."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
+from fathom.core.errors import NotUnderstood
 from fathom.core.operator import Lines, Nonlinear
-from fathom.core.rounding import up
+from fathom.core.rounding import down, up
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,29 +28,18 @@ class Relu(Nonlinear):
         return x[0].map(torch.relu)
 
     def relax(self, *x: Box, choice: Tensor | None) -> Lines:
-        """Above, the chord from (l, 0) to (u, u); below, the line through 0 with slope `choice`.
-
-        By default 1 where u > -l and 0 elsewhere, which leaves the least area (Zhang et al., Efficient neural network
-        robustness certification with general activation functions, NeurIPS 2018).
-        """
-        lower, upper = x[0].lower, x[0].upper
-        on, off = lower >= 0, upper <= 0
-        below = (upper > -lower).to(lower.dtype) if choice is None else choice
-        below = torch.where(on, 1.0, torch.where(off, 0.0, below))
-        unstable = ~(on | off)
-        width = torch.where(unstable, upper - lower, 1.0)
-        chord = torch.where(on, 1.0, torch.where(off, 0.0, (upper / width).clamp(max=1.0)))
-        # Whatever the chord's slope was rounded to, this offset lifts it over both ends.
-        offset = torch.maximum(-chord * lower, (1 - chord) * upper)
-        offset = torch.where(unstable, up(up(offset)), 0.0)
-        return Lines((below,), torch.zeros_like(below), (chord,), offset)
+        return _bent(0.0, x[0], choice)
 
 
 @dataclass(frozen=True, eq=False)
 class LeakyRelu(Nonlinear):
-    """max(x, 0) + slope min(x, 0), for a slope in [0, 1]."""
+    """max(x, 0) + slope min(x, 0), for a slope in [0, 1]; a float32 file's slope is exact in the float64 of proofs."""
 
     slope: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.slope <= 1:
+            raise NotUnderstood(f"expected a leaky slope in [0, 1], got {self.slope!r}; capture.rewrite.prelu takes any")
 
     @property
     def kink(self) -> float | None:
@@ -61,23 +51,46 @@ class LeakyRelu(Nonlinear):
     def interval(self, *x: Box) -> Box:
         """Increasing, so the images of the ends, rounded outward where they are products."""
         lower, upper = self(x[0].lower), self(x[0].upper)
-        return Box(
-            torch.where(x[0].lower < 0, lower - lower.abs() * 1e-15, lower),
-            torch.where(x[0].upper < 0, upper + upper.abs() * 1e-15, upper),
-        )
+        return Box(torch.where(x[0].lower < 0, down(lower), lower), torch.where(x[0].upper < 0, up(upper), upper))
 
     def relax(self, *x: Box, choice: Tensor | None) -> Lines:
-        """As for the rectifier, with slopes between `slope` and 1 below."""
-        lower, upper = x[0].lower, x[0].upper
-        on, off = lower >= 0, upper <= 0
-        share = (upper > -lower).to(lower.dtype) if choice is None else choice
-        below = self.slope + share * (1 - self.slope)
-        below = torch.where(on, 1.0, torch.where(off, self.slope, below.clamp(self.slope, 1.0)))
-        unstable = ~(on | off)
-        width = torch.where(unstable, upper - lower, 1.0)
-        chord = ((upper - self.slope * lower) / width).clamp(self.slope, 1.0)
-        chord = torch.where(on, 1.0, torch.where(off, self.slope, chord))
-        # Above both ends: slope l at l, u at u.
-        offset = torch.maximum((self.slope - chord) * lower, (1 - chord) * upper)
-        offset = torch.where(unstable, up(up(offset)), 0.0)
-        return Lines((below,), torch.zeros_like(below), (chord,), offset)
+        return _bent(self.slope, x[0], choice)
+
+
+@dataclass(frozen=True, eq=False)
+class Abs(Nonlinear):
+    """|x|."""
+
+    @property
+    def kink(self) -> float | None:
+        return 0.0
+
+    def __call__(self, *x: Tensor) -> Tensor:
+        return x[0].abs()
+
+    def interval(self, *x: Box) -> Box:
+        least = torch.maximum(x[0].lower, -x[0].upper).relu()
+        return Box(least, x[0].magnitude)
+
+    def relax(self, *x: Box, choice: Tensor | None) -> Lines:
+        return _bent(-1.0, x[0], choice)
+
+
+def _bent(left: float, x: Box, choice: Tensor | None) -> Lines:
+    """Lines of the function that is x for x >= 0 and left x for x <= 0, where left < 1: on either side of 0 itself; across 0,
+
+    above, the chord; below, a line through 0 whose slope is `choice` of the way from `left` to 1. By default it is 1 where
+    upper > -lower and `left` elsewhere, which leaves the least area (Zhang et al., Efficient neural network robustness
+    certification with general activation functions, NeurIPS 2018).
+    """
+    lower, upper = x.lower, x.upper
+    on, off = lower >= 0, upper <= 0
+    share = (upper > -lower).to(lower.dtype) if choice is None else choice
+    below = torch.where(on, 1.0, torch.where(off, left, (left + share * (1 - left)).clamp(left, 1.0)))
+    unstable = ~(on | off)
+    width = torch.where(unstable, upper - lower, 1.0)
+    chord = ((upper - left * lower) / width).clamp(left, 1.0)
+    chord = torch.where(on, 1.0, torch.where(off, left, chord))
+    # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
+    offset = up(up(torch.maximum((left - chord) * lower, (1 - chord) * upper)))
+    return Lines((below,), torch.zeros_like(below), (chord,), torch.where(unstable, offset, 0.0))
