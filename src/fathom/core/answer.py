@@ -131,6 +131,11 @@ class Cost:
     def zero(n: int) -> Cost:
         return Cost(torch.zeros(n, dtype=torch.float64), *(torch.zeros(n, dtype=torch.int64) for _ in range(3)))
 
+    def spend(self, seconds: float, forward: Tensor | int = 0, backward: Tensor | int = 0, boxes: Tensor | int = 0) -> Cost:
+        """Add counts to every set, and `seconds` of wall clock in equal shares."""
+        share = seconds / max(len(self.seconds), 1)
+        return Cost(self.seconds + share, self.forward + forward, self.backward + backward, self.boxes + boxes)
+
     def __add__(self, other: Cost) -> Cost:
         return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
@@ -188,6 +193,12 @@ class Answers:
 
     def why(self, index: int) -> Reason:
         return Reason.DECIDED if self.decided[index] else REASONS[int(self.reason[index])]
+
+    def because(self, reason: Reason, index: Tensor | None = None) -> Answers:
+        """The same answers with another reason, for the sets at `index` or for all."""
+        code = REASONS.index(reason)
+        reasons = torch.full_like(self.reason, code) if index is None else self.reason.index_fill(0, index, code)
+        return replace(self, reason=reasons)
 
     def take(self, index: Tensor) -> Answers:
         return take(self, index)

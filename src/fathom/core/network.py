@@ -84,7 +84,7 @@ class Join(Linear):
         return torch.cat([value.flatten(1) for value in x], 1) if len(x) > 1 else x[0].flatten(1)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        pieces = a.split([math.prod(shape) for shape in self.shapes], 2)
+        pieces = torch.split(a, [math.prod(shape) for shape in self.shapes], 2)
         return tuple(p.reshape(*a.shape[:2], *s) for p, s in zip(pieces, self.shapes, strict=True))
 
     def magnitude(self, *r: Tensor) -> Tensor:

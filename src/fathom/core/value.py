@@ -9,7 +9,7 @@ import dataclasses
 import enum
 import hashlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -18,11 +18,13 @@ T = TypeVar("T")
 
 
 def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """The same value with every tensor in its fields, however deep in dataclasses and tuples, replaced."""
+    """The same value with every tensor in its fields, however deep in dataclasses, tuples and dictionaries, replaced."""
     if isinstance(value, Tensor):
-        return change(value)
+        return cast(T, change(value))
     if isinstance(value, tuple):
-        return type(value)(map_tensors(item, change) for item in value)  # type: ignore[return-value]
+        return cast(T, tuple(map_tensors(item, change) for item in value))
+    if isinstance(value, dict):
+        return cast(T, {key: map_tensors(item, change) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: map_tensors(getattr(value, f.name), change) for f in dataclasses.fields(value) if f.init}
         return dataclasses.replace(value, **fields)
@@ -32,6 +34,23 @@ def map_tensors(value: T, change: Callable[[Tensor], Tensor]) -> T:
 def take(value: T, index: Tensor) -> T:
     """A batched value at `index` [k]: every tensor in it is indexed along its first dimension."""
     return map_tensors(value, lambda t: t[index.to(t.device)])
+
+
+def join(value: T, other: T) -> T:
+    """Two batched values of one type, one after the other: every tensor is concatenated along its first dimension.
+
+    Parts that are not tensors are those of the first.
+    """
+    if isinstance(value, Tensor):
+        return cast(T, torch.cat([value, cast(Tensor, other)]))
+    if isinstance(value, tuple):
+        return cast(T, tuple(join(a, b) for a, b in zip(value, cast("tuple[Any, ...]", other), strict=True)))
+    if isinstance(value, dict):
+        return cast(T, {key: join(item, cast("dict[Any, Any]", other)[key]) for key, item in value.items()})
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: join(getattr(value, f.name), getattr(other, f.name)) for f in dataclasses.fields(value) if f.init}
+        return dataclasses.replace(value, **fields)
+    return value
 
 
 def floats_to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,75 @@
+"""What bounds share as solvers: sets cut into batches that fit in memory, candidates confirmed, brackets observed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
+from fathom.core.budget import Budget
+from fathom.core.confirm import confirm
+from fathom.core.network import Network
+from fathom.core.problem import Problem
+from fathom.core.solver import Hints, Observer
+
+ROWS_AT_ONCE = 512  # of the widest node: how many rows a set may need in one pass before its pass is cut up anyway
+
+
+@dataclass(frozen=True, eq=False)
+class Bound:
+    """What one batch of a bound gives."""
+
+    margin: Tensor  # [n] rigorous lower bounds
+    candidates: Tensor  # [n, k, d] inputs worth a look; NaN rows are none
+    backward: Tensor  # [n] passes
+
+
+def solve_in_batches(
+    problem: Problem, budget: Budget, hints: Hints, observe: Observer, bound: Callable[[Problem, Network, Budget], Bound]
+) -> Answers:
+    """Answers for every set that `hints` has not decided, batch by batch, until the budget is spent."""
+    clock = budget.start()
+    outputs = sum(port.size for port in problem.program.outputs)
+    answers = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+    if problem.network is None or problem.spec is None:
+        return answers.because(Reason.NOT_PROVABLE)
+    network = problem.network.freeze(torch.float64)
+    todo = torch.arange(len(problem))
+    if hints.answers is not None:
+        todo = todo[~hints.answers.decided]
+    while len(todo):
+        stop = clock.over()
+        if stop is not None:
+            return answers.because(stop, todo)
+        size = batch_size(network, budget.memory)
+        index, todo = todo[:size], todo[size:]
+        began = time.monotonic()
+        part = problem.take(index)
+        result = bound(part, network, budget)
+        found = confirm_best(part, network, result.candidates)
+        cost = Cost.zero(len(index)).spend(time.monotonic() - began, forward=result.candidates.shape[1], backward=result.backward)
+        reason = torch.full((len(index),), REASONS.index(Reason.INCOMPLETE))
+        clock.passes += int(result.backward.max()) if len(index) else 0
+        answers = answers.put(index, Answers(result.margin.detach(), found, reason, cost))
+        observe(answers)
+    return answers
+
+
+def confirm_best(problem: Problem, network: Network, candidates: Tensor) -> Witnesses:
+    """The candidate [n, k, d] of least margin for each set, confirmed."""
+    assert problem.spec is not None
+    n, k, d = candidates.shape
+    own = torch.arange(n).repeat_interleave(k)
+    margins = problem.spec.take(own).margin(network(candidates.detach().reshape(n * k, d))).reshape(n, k)
+    best = margins.nan_to_num(nan=torch.inf).argmin(1)
+    return confirm(problem, candidates[torch.arange(n), best])
+
+
+def batch_size(network: Network, memory: int) -> int:
+    """How many sets to bound at once, so that a pass with `ROWS_AT_ONCE` rows fits."""
+    widest = max(torch.Size(node.shape).numel() for node in network.nodes)
+    return max(1, min(4096, memory // (widest * min(ROWS_AT_ONCE, 2 * widest) * 8 * 6)))

@@ -1,0 +1,51 @@
+"""Backward linear bounds with the default relaxation of every operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fathom.bounds.batches import Bound, solve_in_batches
+from fathom.bounds.intermediate import tighten
+from fathom.bounds.margins import Margins, bound_margins
+from fathom.core.answer import Answers
+from fathom.core.budget import Budget
+from fathom.core.errors import FathomError
+from fathom.core.network import Network
+from fathom.core.problem import Problem
+from fathom.core.solver import Hints, Observer, Solver, ignore
+
+
+@dataclass(frozen=True)
+class Crown(Solver):
+    """CROWN: one backward pass for the inside of the network, one for the spec.
+
+    Requires: a compiled problem.
+    Returns: lower bounds; the minimisers of the relaxation, confirmed, as upper ones.
+    Method: every nonlinear operator between two lines; rows of the spec pushed back to the input.
+    Sound? complete?: sound under `real`; incomplete, but exact where no relaxation is left.
+    Reference: Zhang et al., Efficient neural network robustness certification with general activation functions, NeurIPS 2018.
+    """
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        return solve_in_batches(problem, budget, hints, observe, self._bound)
+
+    def _bound(self, problem: Problem, network: Network, budget: Budget) -> Bound:
+        margins = crown(problem, network, budget.memory // 4)
+        return Bound(margins.margin, margins.minimisers, backward=torch.full((len(problem),), 2))
+
+
+def crown(problem: Problem, network: Network, memory: int = 1 << 30) -> Margins:
+    """CROWN margins of every set of a problem, on its network in float64: frozen, or live to train through.
+
+    With `network = problem.network.to(torch.float64)` the margins are differentiable in the model's parameters, and still
+    rigorous.
+
+    Raises:
+        FathomError: the problem has no spec.
+    """
+    if problem.spec is None:
+        raise FathomError(f"expected a problem that can be proved; here {problem.obstacle}")
+    boxes, reach = tighten(network, problem.region, memory=memory)
+    return bound_margins(network, problem.region, problem.spec, boxes, reach)

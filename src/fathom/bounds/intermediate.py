@@ -1,0 +1,131 @@
+"""Boxes for the inside of a network: intervals first, then the backward pass for every element whose relaxation they shape.
+
+An element that lies on one side of its kink needs no better bound, and an element that a parent region already fixed needs none
+either; so the work shrinks as regions do.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fathom.bounds.backward import Reach, backward
+from fathom.core.box import Box
+from fathom.core.enclosure import image
+from fathom.core.network import Network
+from fathom.core.operator import Linear, Nonlinear
+from fathom.core.region import Region
+from fathom.core.rounding import down
+from fathom.ops.dense import Dense
+
+WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
+
+
+def tighten(
+    network: Network,
+    region: Region,
+    known: Mapping[int, Box] | None = None,
+    reach: Reach | None = None,
+    memory: int = 1 << 30,
+) -> tuple[list[Box], Reach]:
+    """A box [n, *shape] for the value of every node over the n sets of a region.
+
+    Args:
+        network: in the dtype of the bounds.
+        region: n sets.
+        known: per node, boxes that hold already, from regions that contain these; only elements that they leave unstable are bounded again.
+        reach: the rounding account of a region that contains these; None computes it.
+        memory: bytes of working tensors; the pass is cut into pieces that fit.
+
+    Returns:
+        The boxes, and the rounding account.
+    """
+    value: list[Tensor] = []
+    load: list[Tensor | None] = []
+    boxes: list[Box] = []
+    bending = bends(network)
+    for i, node in enumerate(network.nodes):
+        operator = node.operator
+        box = region.box().to(torch.float64) if operator is None else image(operator, tuple(boxes[j] for j in node.inputs))
+        if known is not None and i in known:
+            box = box.intersect(known[i])
+        if i and isinstance(operator, Linear) and operator.accumulation and reach is None:
+            size = operator.magnitude(*(value[j] for j in node.inputs))
+            load.append((size if operator.bias is None else size + operator.bias.abs()).detach())
+        else:
+            load.append(None)
+        boxes.append(box)
+        value.append(box.magnitude.detach())
+        if i in bending and i:
+            account = reach or Reach(tuple(value), tuple(load))
+            boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory)
+            value[i] = boxes[i].magnitude.detach()
+    return boxes, reach or Reach(tuple(value), tuple(load))
+
+
+def bends(network: Network) -> dict[int, list[float | None]]:
+    """For each node that a nonlinear one reads: the kinks of its readers (None for one that bends everywhere)."""
+    found: dict[int, list[float | None]] = {}
+    for node in network.nodes:
+        if isinstance(node.operator, Nonlinear):
+            for j in node.inputs:
+                found.setdefault(j, []).append(node.operator.kink)
+    return found
+
+
+def unstable(box: Box, kinks: Sequence[float | None]) -> Tensor:
+    """[n, *shape] the elements whose relaxation is not exact, and depends on the box."""
+    wide = box.lower < box.upper
+    crossing = [wide if k is None else (box.lower < k) & (box.upper > k) for k in kinks]
+    return torch.stack(crossing).any(0)
+
+
+def _by_backward(
+    network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, kinks: Sequence[float | None], memory: int
+) -> Box:
+    """The box of node `at`, with its unstable elements bounded by the backward pass."""
+    box = boxes[at]
+    mask = unstable(box, kinks).flatten(1)
+    most = int(mask.sum(1).max()) if len(mask) else 0
+    if most == 0:
+        return box
+    shape = box.lower.shape[1:]
+    lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+    # The unstable elements first; sets with fewer are padded with stable ones, which does no harm.
+    index = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
+    widest = max(math.prod(node.shape) for node in network.nodes[: at + 1])
+    per_row = 2 * widest * 8 * WORKING_COPIES
+    count = max(1, min(most, memory // per_row))
+    sets = max(1, memory // (per_row * count))
+    lowers, uppers = [], []
+    for owners in torch.split(torch.arange(len(mask)), sets):
+        part = region.take(owners)
+        inner = [b.take(owners) for b in boxes]
+        account = reach.take(owners)
+        pieces = [_extremes(network, part, inner, account, at, piece) for piece in torch.split(index[owners], count, 1)]
+        lowers.append(torch.cat([p[0] for p in pieces], 1))
+        uppers.append(torch.cat([p[1] for p in pieces], 1))
+    lower = lower.scatter(1, index, torch.maximum(lower.gather(1, index), torch.cat(lowers)))
+    upper = upper.scatter(1, index, torch.minimum(upper.gather(1, index), torch.cat(uppers)))
+    return Box(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+
+
+def _extremes(network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Lower and upper bounds [n, k] of the elements `index` [n, k] of node `at`."""
+    node, operator = network.nodes[at], network.nodes[at].operator
+    if isinstance(operator, Dense) and len(node.shape) == 1:
+        # The rows of the weights themselves: the first step without its product, and without its rounding.
+        rows, start = operator.weight[index], node.inputs[0]
+        shift = rows.new_zeros(index.shape) if operator.shift is None else operator.shift[index]
+    else:
+        size = math.prod(node.shape)
+        rows = torch.zeros(*index.shape, size, dtype=boxes[at].lower.dtype).scatter_(2, index.unsqueeze(2), 1.0)
+        rows, start = rows.reshape(*index.shape, *node.shape), at
+        shift = rows.new_zeros(index.shape)
+    bound = backward(network, boxes, reach, start, torch.cat([rows, -rows], 1))
+    values, _ = bound.minimise(region)
+    low, high = torch.split(values, index.shape[1], 1)
+    return down(low + shift), -down(high - shift)

@@ -1,0 +1,54 @@
+"""Branch and bound, with the kind of split chosen by the problem's structure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fathom.core.answer import Answers, Reason
+from fathom.core.budget import Budget, Goal
+from fathom.core.operator import Nonlinear
+from fathom.core.problem import Problem
+from fathom.core.solver import Hints, Observer, Solver, ignore
+from fathom.prove.input_split import InputTree
+from fathom.prove.phase_split import PhaseTree
+from fathom.prove.search import search
+
+FEW_INPUTS = 16
+"""Up to here halving inputs beats splitting neurons: every input then gets its turn within a few levels of the tree."""
+
+
+@dataclass(frozen=True)
+class BranchAndBound(Solver):
+    """Split, bound, attack, until decided.
+
+    Requires: a compiled problem.
+    Returns: for each set a bracket, which closes in the end.
+    Method: inputs are split where few vary, or where an operator without a kink leaves no other way; phases of neurons elsewhere.
+        Leaves are bounded by backward linear bounds, with multipliers for split phases; the worst open ones are attacked. A leaf
+        without open neurons is answered by a linear program, made rigorous.
+    Sound? complete?: sound under `real`; complete up to rounding, given time.
+    Reference: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020.
+    """
+
+    tolerance: float = 1e-3  # relative width at which a bracket is tight, for the goal `value`
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        if not problem.provable or not len(problem):
+            outputs = sum(port.size for port in problem.program.outputs)
+            none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+            return none.because(Reason.NOT_PROVABLE)
+        memory = budget.memory // 4
+        if splits_inputs(problem):
+            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE)
+            return search(problem, tree, budget, hints, observe, self.tolerance)
+        return search(problem, PhaseTree(problem, memory), budget, hints, observe, self.tolerance)
+
+
+def splits_inputs(problem: Problem) -> bool:
+    """Whether a problem is one to split along its inputs: few of them vary, or an operator bends everywhere."""
+    assert problem.network is not None
+    box = problem.region.box()
+    varying = int((box.lower < box.upper).sum(1).max())
+    operators = [node.operator for node in problem.network.nodes]
+    smooth = any(isinstance(operator, Nonlinear) and operator.kink is None for operator in operators)
+    return smooth or varying <= FEW_INPUTS

@@ -1,0 +1,150 @@
+"""Branch and bound on the inputs: boxes are bounded, filtered, clipped and halved, thousands at a time.
+
+The right search where few inputs vary: relaxations shrink with the box, so every leaf is decided in the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.bounds.backward import Reach
+from fathom.bounds.intermediate import bends, tighten
+from fathom.bounds.margins import Margins, bound_margins
+from fathom.core.box import Box
+from fathom.core.network import Network
+from fathom.core.problem import Problem
+from fathom.core.rounding import up
+from fathom.core.spec import Spec
+from fathom.core.value import join, take
+
+LEAST = torch.finfo(torch.float64).tiny
+"""The lower bound of a margin that is only known to be positive."""
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """k open boxes, and what their halves inherit."""
+
+    owner: Tensor  # [k]
+    margin: Tensor  # [k]
+    point: Tensor  # [k, d]
+    box: Box  # [k, d]
+    axis: Tensor  # [k] the input to halve next
+    inside: tuple[Box, ...]  # for each node that bends, a box that holds its value
+
+    def __len__(self) -> int:
+        return len(self.owner)
+
+    def take(self, index: Tensor) -> Boxes:
+        return take(self, index)
+
+    def join(self, other: Boxes) -> Boxes:
+        return join(self, other)
+
+    def bytes(self) -> int:
+        return 16 * sum(box.lower[:1].numel() for box in self.inside) + 24 * self.box.lower.shape[1] + 40
+
+
+class InputTree:
+    """Splitting a problem's sets along their inputs."""
+
+    def __init__(self, problem: Problem, memory: int, *, clip: bool) -> None:
+        assert problem.network is not None and problem.spec is not None
+        self.problem = problem
+        self.spec: Spec = problem.spec
+        self.network: Network = problem.network.freeze(torch.float64)
+        self.bending = tuple(sorted(i for i in bends(self.network) if i))
+        self.memory = memory
+        self.clip = clip
+        widest = max(torch.Size(node.shape).numel() for node in self.network.nodes)
+        self.batch = max(16, min(1024, memory // (widest * widest * 8 * 16)))
+        self.reach: Reach | None = None
+
+    def root(self, sets: Tensor) -> Boxes:
+        box = self.problem.region.box()
+        _, self.reach = tighten(self.network, self.problem.region, memory=self.memory)
+        return self._bound(sets, box.take(sets), None)
+
+    def split(self, leaves: Boxes) -> tuple[Boxes, Boxes]:
+        """Halves along each leaf's axis."""
+        pick = torch.arange(len(leaves))
+        middle = leaves.box.middle[pick, leaves.axis]
+        low, high = leaves.box.lower[pick, leaves.axis], leaves.box.upper[pick, leaves.axis]
+        whole = (middle <= low) | (middle >= high)
+        keep = (~whole).nonzero()[:, 0]
+        parents = leaves.take(keep)
+        k = torch.arange(len(keep))
+        upper, lower = parents.box.upper.clone(), parents.box.lower.clone()
+        upper[k, parents.axis] = middle[keep]
+        lower[k, parents.axis] = middle[keep]
+        halves = Box(torch.cat([parents.box.lower, lower]), torch.cat([upper, parents.box.upper]))
+        twice = torch.cat([k, k])
+        return self._bound(parents.owner[twice], halves, parents.take(twice)), leaves.take(whole.nonzero()[:, 0])
+
+    def _bound(self, owner: Tensor, box: Box, parent: Boxes | None) -> Boxes:
+        """Bound k boxes, parts of the sets `owner`; `parent` are leaves that contain them."""
+        assert self.reach is not None
+        region = self.problem.region.restrict(owner, box.lower, box.upper)
+        spec = self.spec.take(owner)
+        known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
+        reach = self.reach.take(owner)
+        boxes, _ = tighten(self.network, region, known, reach, self.memory)
+        margins = bound_margins(self.network, region, spec, boxes, reach)
+        k = torch.arange(len(owner))
+        row = decisive_row(spec, margins.rows)
+        slope = margins.bound.a[k, row].abs()
+        margin = margins.margin if parent is None else torch.maximum(margins.margin, parent.margin)
+        if self.clip:
+            box, safe = clip(spec, margins, box)
+            margin = torch.where(safe, margin.clamp(min=LEAST), margin)
+            if parent is not None:  # what clipping cut off is positive by no stated amount
+                margin = margin.clamp(max=LEAST)
+        width = box.upper - box.lower
+        gain = slope * width
+        axis = torch.where(gain.amax(1) > 0, gain.argmax(1), width.argmax(1))
+        return Boxes(owner, margin, margins.minimisers[k, row], box, axis, tuple(boxes[i] for i in self.bending))
+
+
+def decisive_row(spec: Spec, rows: Tensor) -> Tensor:
+    """[n] the row that decides each margin: the greatest in the clause whose greatest is least."""
+    clause = spec.clause[spec.of]
+    inf = torch.inf
+    values = torch.where(clause >= 0, rows, rows.new_tensor(-inf))
+    clauses = max(int(spec.clause.max()) + 1, 1)
+    top = rows.new_full((len(rows), clauses), -inf).scatter_reduce(1, clause.clamp(min=0), values, "amax")
+    worst = torch.where(top == -inf, top.new_tensor(inf), top).argmin(1)
+    return torch.where(clause == worst[:, None], rows, rows.new_tensor(-inf)).argmax(1)
+
+
+def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
+    """Cut off what the rows' own linear bounds show to be safe.
+
+    In a catastrophe every row of some clause is <= 0. A row that is at least v <= 0 on the box with slope a can be so only within
+    -v / |a_j| of the end of input j where it is least.
+
+    Returns:
+        The hull over clauses of the intersection over rows; and [n] whether nothing is left, so that the whole box is safe (and
+        comes back as it was).
+    """
+    clause = spec.clause[spec.of]
+    a, rows = margins.bound.a, margins.rows
+    reach = up(up((-rows).clamp(min=0)[:, :, None] / a.abs()))  # inf where the slope is 0
+    whole = (a == 0) | torch.isnan(reach)
+    lower, upper = box.lower[:, None], box.upper[:, None]
+    high = torch.where((a > 0) & ~whole, torch.minimum(upper, up(lower + reach)), upper.expand_as(a))
+    low = torch.where((a < 0) & ~whole, torch.maximum(lower, -up(reach - upper)), lower.expand_as(a))
+    clauses = max(int(spec.clause.max()) + 1, 1)
+    hull_low = torch.full_like(box.lower, torch.inf)
+    hull_high = torch.full_like(box.upper, -torch.inf)
+    for c in range(clauses):
+        mine = (clause == c)[:, :, None]
+        left = torch.where(mine, low, box.lower[:, None]).amax(1)
+        right = torch.where(mine, high, box.upper[:, None]).amin(1)
+        safe = ((clause == c) & (rows > 0)).any(1) | ~mine.any(1)[:, 0] | (left > right).any(1)
+        hull_low = torch.where(safe[:, None], hull_low, torch.minimum(hull_low, left))
+        hull_high = torch.where(safe[:, None], hull_high, torch.maximum(hull_high, right))
+    empty = (hull_low > hull_high).any(1)
+    return Box(torch.where(empty[:, None], box.lower, hull_low), torch.where(empty[:, None], box.upper, hull_high)), empty

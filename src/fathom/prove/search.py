@@ -1,0 +1,199 @@
+"""The search that every kind of splitting shares: a frontier of open leaves, bounded in batches, worst first.
+
+The bracket of a set is always [least bound over its open and closed leaves, best point found], so the search may stop at any
+time.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from fathom.attacks.gradient import descend
+from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
+from fathom.core.budget import Budget, Clock, Goal
+from fathom.core.confirm import confirm
+from fathom.core.problem import Problem
+from fathom.core.solver import Hints, Observer
+
+ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
+ATTACK_LEAVES = 64
+OBSERVE_SECONDS = 1.0
+
+
+class Leaves(Protocol):
+    """k open sub-problems, as a struct of arrays."""
+
+    @property
+    def owner(self) -> Tensor: ...  # [k] the set of the problem that each is a part of
+
+    @property
+    def margin(self) -> Tensor: ...  # [k] rigorous lower bound on the margin inside
+
+    @property
+    def point(self) -> Tensor: ...  # [k, d] where the relaxation is least: where a failure would be
+
+    def __len__(self) -> int: ...
+
+    def take(self, index: Tensor) -> Self: ...
+
+    def join(self, other: Self) -> Self: ...
+
+    def bytes(self) -> int: ...  # memory of one leaf
+
+
+L = TypeVar("L", bound=Leaves)
+
+
+class Tree(Protocol[L]):
+    """A way of splitting."""
+
+    batch: int  # leaves to split at once
+
+    def root(self, sets: Tensor) -> L:
+        """The open leaves that cover the given sets, bounded."""
+
+    def split(self, leaves: L) -> tuple[L, L]:
+        """Bounded leaves that cover the given ones, and, second, those that cannot be split, with their last word."""
+
+
+@dataclass
+class Frontier(Generic[L]):
+    """The state of a search over n sets."""
+
+    problem: Problem
+    goal: Goal
+    tolerance: float
+    answers: Answers  # points found so far; lower bounds are put in by `bracket`
+    closed: Tensor  # [n] least bound over leaves that need no more work; +inf where there are none
+    stuck: Tensor  # [n] whether a leaf was given up as too close to call
+    leaves: L
+    boxes: Tensor  # [n] leaves bounded
+    began: float = field(default_factory=time.monotonic)
+
+    def threshold(self) -> Tensor:
+        """[n] the margin from which a leaf needs no more work."""
+        if self.goal is Goal.DECIDE:
+            return torch.zeros_like(self.closed)
+        return self.answers.upper - self.tolerance * self.answers.upper.abs().clamp(min=1e-3)
+
+    def settle(self, leaves: L) -> L:
+        """Close the leaves that are done, or whose set is; the rest."""
+        bar = self.threshold()[leaves.owner]
+        done = (leaves.margin > bar) if self.goal is Goal.DECIDE else (leaves.margin >= bar)
+        over = self.answers.broken[leaves.owner] & (self.goal is Goal.DECIDE)
+        self.close(leaves.owner[done | over], leaves.margin[done | over])
+        return leaves.take((~(done | over)).nonzero()[:, 0])
+
+    def close(self, owner: Tensor, margin: Tensor) -> None:
+        self.closed = self.closed.scatter_reduce(0, owner, margin, "amin")
+
+    def bracket(self, reason: Reason) -> Answers:
+        """The answers as of now."""
+        lower = self.closed.scatter_reduce(0, self.leaves.owner, self.leaves.margin, "amin")
+        lower = torch.where(lower == torch.inf, self.answers.lower, lower)
+        reasons = torch.full_like(self.answers.reason, REASONS.index(reason))
+        reasons = torch.where(self.stuck, REASONS.index(Reason.TOO_CLOSE), reasons)
+        share = (time.monotonic() - self.began) * self.boxes / self.boxes.sum().clamp(min=1)
+        cost = Cost(share.to(torch.float64), self.answers.cost.forward, self.boxes.clone(), self.boxes.clone())
+        return Answers(lower, self.answers.found, reasons, cost)
+
+    def consider(self, owner: Tensor, points: Tensor) -> None:
+        """Look at candidate inputs [k, d] of the sets `owner` [k]; the best of each set is confirmed if it is news."""
+        problem = self.problem
+        assert problem.network is not None and problem.spec is not None
+        points = nearest_deployed(problem, owner, points)
+        with torch.no_grad():
+            margins = problem.spec.take(owner).margin(self._network(points))
+        best = torch.full_like(self.closed, torch.inf).scatter_reduce(0, owner, margins, "amin")
+        news = (best < self.answers.upper) | ((best <= 0) & ~self.answers.broken)
+        chosen = news[owner] & (margins == best[owner])
+        if not chosen.any():
+            return
+        x = torch.full((len(problem), points.shape[1]), torch.nan, dtype=points.dtype)
+        x[owner[chosen]] = points[chosen]
+        sets = news.nonzero()[:, 0]
+        found = confirm(problem.take(sets), x[sets])
+        merged = self.answers.found.take(sets).best(found)
+        rows = {f: getattr(self.answers.found, f).index_copy(0, sets, getattr(merged, f)) for f in Witnesses.__dataclass_fields__}
+        self.answers = Answers(self.answers.lower, Witnesses(**rows), self.answers.reason, self.answers.cost)
+
+    def __post_init__(self) -> None:
+        assert self.problem.network is not None
+        self._network = self.problem.network.freeze(torch.float64)
+
+
+def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
+    """Points [k, d] as the program can be given them, in float64: rounded to its dtype, inside the box of its region."""
+    box = problem.deployed.box().take(owner)
+    return points.to(problem.program.dtype).to(torch.float64).clamp(box.lower, box.upper)
+
+
+def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observe: Observer, tolerance: float = 1e-3) -> Answers:
+    """Split until every set is decided (or its bracket is tight, by the budget's goal), the budget is spent, or told to stop."""
+    clock = budget.start()
+    outputs = sum(port.size for port in problem.program.outputs)
+    answers = hints.answers or Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+    answers = Answers(answers.lower, answers.found, answers.reason, Cost.zero(len(problem)))
+    todo = (~answers.decided if budget.goal is Goal.DECIDE else torch.ones(len(problem), dtype=torch.bool)).nonzero()[:, 0]
+    closed = torch.full((len(problem),), torch.inf, dtype=torch.float64)
+    leaves = tree.root(todo)
+    counts = torch.bincount(leaves.owner, minlength=len(problem))
+    state = Frontier(
+        problem, budget.goal, tolerance, answers, closed, torch.zeros(len(problem), dtype=torch.bool), leaves, counts
+    )
+    state.consider(leaves.owner, leaves.point)
+    state.leaves = state.settle(leaves)
+    reason = _run(state, tree, clock, observe)
+    return answers.tighten(state.bracket(reason))
+
+
+def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> Reason:
+    """Rounds, until none is left to do or the clock says why not."""
+    rounds, told = 0, time.monotonic()
+    while len(state.leaves):
+        stop = clock.over()
+        if stop is not None:
+            return stop
+        chosen, state.leaves = _choose(state.leaves, tree.batch, clock.budget.memory)
+        children, last = tree.split(chosen)
+        if len(last):
+            state.consider(last.owner, last.point)
+            state.close(last.owner, last.margin)
+            state.stuck[last.owner[last.margin <= 0]] = True
+        state.boxes += torch.bincount(children.owner, minlength=len(state.closed))
+        clock.passes += 1
+        state.consider(children.owner, children.point)
+        if rounds % ATTACK_EVERY == 0:
+            _attack(state)
+        state.leaves = state.leaves.join(state.settle(children))
+        state.leaves = state.settle(state.leaves)
+        rounds += 1
+        if time.monotonic() - told > OBSERVE_SECONDS:
+            observe(state.bracket(Reason.TIME))
+            told = time.monotonic()
+    return Reason.DECIDED
+
+
+def _choose(leaves: L, count: int, memory: int) -> tuple[L, L]:
+    """The leaves to split now, and the others: the worst first, or the newest where memory is short: depth first needs little."""
+    k = len(leaves)
+    if k <= count:
+        return leaves, leaves.take(torch.arange(0))
+    crowded = k * leaves.bytes() > memory // 2
+    order = torch.arange(k - 1, -1, -1) if crowded else leaves.margin.argsort()
+    return leaves.take(order[:count]), leaves.take(order[count:].sort().values)
+
+
+def _attack(state: Frontier[L]) -> None:
+    """Search from the points of the worst open leaves: failures hide where bounds are worst."""
+    leaves = state.leaves
+    if not len(leaves):
+        return
+    worst = leaves.take(leaves.margin.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
+    points = descend(state.problem, worst.owner, worst.point.to(state.problem.program.dtype))
+    state.consider(worst.owner, points)
