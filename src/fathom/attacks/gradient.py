@@ -1,0 +1,122 @@
+"""The gradient attack: many short descents, each of one of the nearest clauses, from ever new starting points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fathom.attacks.board import Board
+from fathom.attacks.descent import Descents, descend_all
+from fathom.attacks.objective import Objective
+from fathom.core.answer import Answers
+from fathom.core.budget import Budget
+from fathom.core.problem import Problem
+from fathom.core.region import Projectable
+from fathom.core.solver import Hints, Observer, Solver, ignore
+
+
+@final
+@dataclass(frozen=True)
+class Gradient(Solver):
+    """Auto-PGD on one clause at a time, for any spec over any region.
+
+    Requires: a captured network, and a margin with a gradient: a spec, or an overseer in torch operations.
+    Returns: for each set the best point found, confirmed. `lower` stays -inf: an attack proves nothing.
+    Method: per round and set one starting point (given points first, then the middle, random points, the best so far); from
+        there one short descent of the nearest clause and some of the next ones, in turn. Sets that are broken drop out at once.
+        The step goes along the region's own linear minimisation oracle, and halves where it stalls. Signs and rankings of
+        differences are all that is used, so the scale of the outputs changes nothing.
+    Sound? Yes: only `confirm` makes a witness. Complete? No.
+    Reference: Croce and Hein, ICML 2020 (step control); Gowal et al., An alternative surrogate loss for PGD-based adversarial
+        testing, 2019 (one target at a time).
+
+    Raises (from `solve`):
+        FathomError: there is no network, or the margin has no gradient; the text names what to use instead.
+    """
+
+    seed: int = 0
+    restarts: int = 10  # starting points of each set
+    steps: int = 30  # of each descent
+    nearest: int = 3  # clauses attacked from each starting point
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        board = Board(problem, budget, hints, observe)
+        objective = Objective.of(problem)
+        generator = torch.Generator().manual_seed(self.seed)
+        given = _given_points(hints, problem)
+        width = _width(problem, objective, budget)
+        rounds, done = given.shape[1] + self.restarts, 0
+        while done < rounds and len(sets := board.going()):
+            # The first round alone breaks what is easy; then as many rounds at once as fill a batch.
+            at_once = 1 if done == 0 else max(1, min(width // (len(sets) * self.nearest), rounds - done))
+            for part in torch.split(sets, max(1, width // (at_once * self.nearest))):
+                self._attack(board, objective, part, given, range(done, done + at_once), generator)
+            done += at_once
+        return board.finish()
+
+    def _attack(
+        self, board: Board, objective: Objective, sets: Tensor, given: Tensor, rounds: range, generator: torch.Generator
+    ) -> None:
+        """Some rounds, at once, of some sets."""
+        problem = board.problem
+        starts = [_start(board, objective, sets, given, r, generator) for r in rounds]
+        x, owner = torch.cat(starts), sets.repeat(len(rounds))
+        turn = torch.tensor(rounds).repeat_interleave(len(sets))
+        paid = board.book(owner, backward=False).nonzero()[:, 0]
+        x, owner, turn = x[paid], owner[paid], turn[paid]
+        with torch.no_grad():
+            rows = objective.rows(x, owner)
+            board.note(owner, x, objective.margin(rows, owner))
+            target, origin = self._targets(objective.clauses(rows, owner), turn)
+        size = torch.where(turn % 2 == 0, 2.0, 0.5)[origin]
+        searches = Descents.start(problem, owner[origin], target, x[origin], size)
+        left = descend_all(objective, searches, self.steps, lambda s: board.keep(s.owner, s.at_margin, s.margin), generator)
+        board.note(left.owner, left.at_margin, left.margin)
+        board.settle()
+
+    def _targets(self, clauses: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
+        """The clauses [L] to attack from P starts with clause values [P, C], and the start [L] of each.
+
+        Always the nearest, and of the others, by rank, as many as go into one round, round after round.
+        """
+        count = clauses.shape[1]
+        others = min(self.nearest, count) - 1
+        cycle = (turn[:, None] * others + torch.arange(others)) % max(count - 1, 1)
+        ranks = torch.cat([torch.zeros(len(turn), 1, dtype=torch.int64), cycle + 1], 1)[:, :count]
+        targets = clauses.argsort(stable=True, dim=1).gather(1, ranks)
+        live = torch.isfinite(clauses.gather(1, targets)).nonzero()
+        return targets[live[:, 0], live[:, 1]], live[:, 0]
+
+
+def _given_points(hints: Hints, problem: Problem) -> Tensor:
+    """[n, k, d] the points that others found; NaN for none."""
+    points = torch.zeros(len(problem), 0, problem.deployed.size) if hints.points is None else hints.points
+    if hints.answers is not None and bool(hints.answers.found.known.any()):
+        points = torch.cat([hints.answers.found.x[:, None].to(points.dtype), points], 1)
+    return points.to(problem.program.dtype)
+
+
+def _start(board: Board, objective: Objective, sets: Tensor, given: Tensor, turn: int, generator: torch.Generator) -> Tensor:
+    """Starting points [k, d] of a round for `sets` [k], inside them."""
+    region, dtype = board.problem.deployed.take(sets), board.problem.program.dtype
+    x = region.sample(1, generator)[:, 0]
+    if turn < given.shape[1]:
+        x = torch.where(torch.isnan(given[sets, turn]), x, given[sets, turn].to(x.dtype))
+    elif turn == given.shape[1] and isinstance(region, Projectable):
+        x = region.box().middle
+    elif (turn - given.shape[1]) % 3 == 2:
+        x = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
+    x = x.to(dtype)
+    return region.project(x) if isinstance(region, Projectable) else x
+
+
+def _width(problem: Problem, objective: Objective, budget: Budget) -> int:
+    """How many searches to run at once: what fits in memory, and not more than keeps the caches warm."""
+    values = sum(math.prod(node.shape) for node in objective.network.nodes)
+    spec = 0 if objective.spec is None else objective.spec.rows[0].numel()
+    each = 4 * (3 * values + 2 * spec + 30 * problem.deployed.size)
+    return max(1, min(budget.memory // each, max(64, (64 << 20) // each), 4096))

@@ -1,0 +1,90 @@
+"""What gradient attacks descend: the clauses of a problem's spec, one at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.core.errors import FathomError
+from fathom.core.network import Network
+from fathom.core.overseer import Overseer
+from fathom.core.problem import Problem
+from fathom.core.spec import Spec
+from fathom.core.value import floats_to, map_tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """Row values, clauses and margins of L points, each of a set `owner` [L] of the problem, in the program's dtype.
+
+    Without a spec the overseer's own margin is the one clause of one row.
+    """
+
+    network: Network
+    spec: Spec | None
+    overseer: Overseer
+
+    @staticmethod
+    def of(problem: Problem) -> Objective:
+        """The objective of a problem.
+
+        Raises:
+            FathomError: the model is not captured as a network, so there is nothing to differentiate.
+        """
+        if problem.network is None:
+            raise FathomError(
+                f"expected a problem with a captured network to follow gradients in, got none: {problem.obstacle}; "
+                "search with fathom.attacks.values.Values instead"
+            )
+        spec = None if problem.spec is None else map_tensors(problem.spec, floats_to(problem.program.dtype))
+        return Objective(problem.network.freeze(problem.program.dtype), spec, problem.overseer)
+
+    def rows(self, x: Tensor, owner: Tensor) -> Tensor:
+        """Row values [L, R] at x [L, d]; differentiable."""
+        y = self.network(x)
+        if self.spec is None:
+            return self.overseer.take(owner).margin(x, y)[:, None]
+        return self.spec.take(owner).values(y)
+
+    def margin(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """Margins [L] from row values; +inf where they are not a number."""
+        margin = rows[:, 0] if self.spec is None else self.spec.take(owner).combine(rows)
+        return margin.nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+    def clauses(self, rows: Tensor, owner: Tensor) -> Tensor:
+        """The value [L, C] of every clause, the greatest of its rows; +inf where a set has no such clause."""
+        if self.spec is None:
+            return rows
+        clause = self.spec.clause[self.spec.of[owner]]
+        count = int(self.spec.clause.max()) + 1 if self.spec.clause.numel() else 0
+        rows = torch.where(clause >= 0, rows, -torch.inf)
+        top = rows.new_full((len(rows), count), -torch.inf).scatter_reduce(1, clause.clamp(min=0), rows, "amax")
+        return torch.where(top == -torch.inf, torch.inf, top)
+
+    def members(self, owner: Tensor, target: Tensor) -> Tensor:
+        """[L, R] which rows belong to the clause `target` [L]."""
+        if self.spec is None:
+            return torch.ones(len(owner), 1, dtype=torch.bool)
+        return self.spec.clause[self.spec.of[owner]] == target[:, None]
+
+
+def gradient(rows: Tensor, x: Tensor, member: Tensor, warmth: Tensor) -> Tensor:
+    """The gradient [L, d] of the greatest of the member rows, smoothed over rows within about `warmth` [L] of it.
+
+    Where it vanishes or is not a number there is nothing to follow, and it is zero.
+
+    Raises:
+        FathomError: the margin does not depend on x through differentiable operations.
+    """
+    value = torch.where(member, rows.detach(), -torch.inf)
+    scale = warmth.clamp(min=torch.finfo(rows.dtype).tiny)[:, None]
+    weight = torch.softmax((value - value.amax(1, keepdim=True)) / scale, 1)
+    if not rows.requires_grad:
+        raise FathomError(
+            "expected a margin with a gradient, got one computed outside torch's automatic differentiation; write it in torch "
+            "operations, or search with fathom.attacks.values.Values instead"
+        )
+    (slope,) = torch.autograd.grad((weight * torch.where(member, rows, 0.0)).sum(), x)
+    return slope.nan_to_num(nan=0.0)

@@ -1,0 +1,104 @@
+"""Steps: one move downhill that stays in a region, by whatever means the region offers.
+
+All are steps along the region's own linear minimisation oracle: towards the point s of the set where the gradient's
+linear model is least. For an L-infinity ball, s - middle is the sign step, for an L2 ball the normalised gradient, for an
+L1 ball a step in few inputs; scaling the gradient changes none of them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fathom.core.region import Projectable, Region
+from fathom.regions.box import BoxRegion
+from fathom.regions.linf import LinfBall
+
+
+@dataclass(frozen=True, eq=False)
+class Step(ABC):
+    """How L searches move, each in a set of its own."""
+
+    @abstractmethod
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        """The next points [L, d] of searches at x that came from `previous`, moving by `size` [L], in half widths of the set."""
+
+    @abstractmethod
+    def take(self, index: Tensor) -> Step:
+        """The steps of the searches at `index`."""
+
+
+def stepper(region: Region, dtype: torch.dtype) -> Step:
+    """The way to move in a region: by clamping in a box, by projection where there is one, and else by Frank and Wolfe's."""
+    if isinstance(region, BoxRegion | LinfBall):
+        far = torch.full((len(region), region.size), torch.inf, dtype=dtype)
+        return ClampedStep(region.project(-far), region.project(far))
+    if isinstance(region, Projectable):
+        return ProjectedStep(region, region.box().middle)
+    return FrankWolfeStep(region)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ClampedStep(Step):
+    """In a box: against the signs of the gradient, in proportion to each input's width, with momentum."""
+
+    lower: Tensor  # [L, d] in the dtype of the search
+    upper: Tensor  # [L, d]
+
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        half = (self.upper - self.lower) * (size / 2)[:, None]
+        target = self._clamp(x - half * gradient.sign())
+        return self._clamp(with_momentum(x, previous, target))
+
+    def _clamp(self, x: Tensor) -> Tensor:
+        return torch.maximum(torch.minimum(x, self.upper), self.lower)
+
+    def take(self, index: Tensor) -> ClampedStep:
+        return ClampedStep(self.lower[index], self.upper[index])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ProjectedStep(Step):
+    """In a region with a projection: by the oracle's minimiser as seen from the middle, with momentum, and projected back."""
+
+    region: Projectable
+    middle: Tensor  # [L, d] float64
+
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        best = minimiser(self.region, gradient)
+        target = self.region.project(x + size[:, None] * (best - self.middle).to(x.dtype))
+        return self.region.project(with_momentum(x, previous, target))
+
+    def take(self, index: Tensor) -> ProjectedStep:
+        return replace(self, region=self.region.take(index), middle=self.middle[index])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FrankWolfeStep(Step):
+    """In a region without a projection: part of the way to the oracle's minimiser (Frank and Wolfe 1956)."""
+
+    region: Region
+
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        best = minimiser(self.region, gradient).to(x.dtype)
+        return x + size.clamp(max=1)[:, None] * (best - x)
+
+    def take(self, index: Tensor) -> FrankWolfeStep:
+        return FrankWolfeStep(self.region.take(index))
+
+
+def minimiser(region: Region, gradient: Tensor) -> Tensor:
+    """The oracle's minimisers [L, d], float64, of one row [L, d] a set."""
+    return region.minimise(gradient.to(torch.float64)[:, None])[1][:, 0]
+
+
+def with_momentum(x: Tensor, previous: Tensor, target: Tensor) -> Tensor:
+    """Three quarters of the way to the target, and a quarter of the last move (Croce and Hein 2020)."""
+    return x + 0.75 * (target - x) + 0.25 * (x - previous)
