@@ -19,7 +19,8 @@ FROM_TORCH = re.compile(r"^(nvidia|cuda|triton)\b")
 
 def resolve(requirements: list[str]) -> dict[str, str]:
     """Name to version of all that pip would install for these requirements into an empty environment."""
-    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", "--report", "-", *requirements]
+    options = "--dry-run --ignore-installed --quiet --report -".split()
+    command = [sys.executable, "-m", "pip", "install", *options, *requirements]
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     pins = {}
     for item in report["install"]:
@@ -43,7 +44,8 @@ def main() -> None:
     extras = [line for group in declared["project"]["optional-dependencies"].values() for line in group]
     core = resolve([*declared["project"]["dependencies"], *held])
     # setuptools builds the package itself, without a second download.
-    everything = resolve([*(f"{name}=={version}" for name, version in core.items()), *extras, *declared["build-system"]["requires"]])
+    held = [f"{name}=={version}" for name, version in core.items()]
+    everything = resolve([*held, *extras, *declared["build-system"]["requires"]])
     write(ROOT / "requirements.lock", "# What Fathom needs to run. Made by `make lock`.", core)
     more = {name: version for name, version in everything.items() if name not in core}
     head = "# What the examples, the tests and the build need on top. Made by `make lock`.\n-r requirements.lock"
