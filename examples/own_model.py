@@ -1,7 +1,7 @@
 """How do I bracket the worst case of a PyTorch module of my own?
 
-Any `nn.Module` will do, and any region and overseer. Here: a small network that tells two interleaved moons apart, twenty points, and
-an adversary who may move each by at most 0.1 in the plane.
+Any `nn.Module` will do, and any region and overseer. Here: a small network that tells two interleaved moons apart, twenty
+points, and an adversary who may move each by at most 0.1 along either axis.
 """
 
 import torch

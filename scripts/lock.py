@@ -19,7 +19,7 @@ FROM_TORCH = re.compile(r"^(nvidia|cuda|triton)\b")
 
 def resolve(requirements: list[str]) -> dict[str, str]:
     """Name to version of all that pip would install for these requirements into an empty environment."""
-    options = "--dry-run --ignore-installed --quiet --report -".split()
+    options = ["--dry-run", "--ignore-installed", "--quiet", "--report", "-"]
     command = [sys.executable, "-m", "pip", "install", *options, *requirements]
     report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     pins = {}
