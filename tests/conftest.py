@@ -18,7 +18,9 @@ hypothesis.settings.load_profile("fathom")
 
 MISSING = {
     "public": None if VNNCOMP.is_dir() else "the public benchmarks are not in ../shared/vnncomp",
-    "browser": None if shutil.which("chromium") else "Debian's chromium is not installed: apt-get install chromium",
+    "browser": None
+    if shutil.which("chromium") or shutil.which("chromium-browser")
+    else "Debian's chromium is not installed: apt-get install chromium",
 }
 
 
