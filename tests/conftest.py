@@ -16,11 +16,10 @@ VNNCOMP = ROOT.parent / "shared" / "vnncomp"
 hypothesis.settings.register_profile("fathom", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fathom")
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 MISSING = {
     "public": None if VNNCOMP.is_dir() else "the public benchmarks are not in ../shared/vnncomp",
-    "browser": None
-    if shutil.which("chromium") or shutil.which("chromium-browser")
-    else "Debian's chromium is not installed: apt-get install chromium",
+    "browser": None if CHROMIUM else "Debian's chromium is not installed: apt-get install chromium",
 }
 
 
