@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -15,21 +17,28 @@ def image(operator: Operator, inputs: tuple[Box, ...]) -> Box:
     """A box [n, *out] that holds the operator's values on boxes [n, *in_i], rounding included.
 
     A linear operator is taken in midpoint-radius form: two products, however many inputs, and no case distinction on signs
-    (Rump, Fast and parallel interval arithmetic, BIT 39, 1999).
+    (Rump, Fast and parallel interval arithmetic, BIT 39, 1999). One without negative entries is taken end by end, and so keeps
+    small ends beside huge ones: a sum of exponentials stays positive.
     """
     if isinstance(operator, Nonlinear):
         return operator.interval(*inputs)
     assert isinstance(operator, Linear)
     if operator.accumulation == 0:
         return Box(operator(*(x.lower for x in inputs)), operator(*(x.upper for x in inputs)))
-    middles = tuple(x.middle for x in inputs)
-    centre = operator(*middles)
-    spread = operator.magnitude(*(x.radius for x in inputs))
-    size = operator.magnitude(*(m.abs() for m in middles)) + spread
+    if operator.increasing:
+        return Box(_near(operator, [x.lower for x in inputs]).lower, _near(operator, [x.upper for x in inputs]).upper)
+    middles = [x.middle for x in inputs]
+    return _near(operator, middles, operator.magnitude(*(x.radius for x in inputs)))
+
+
+def _near(operator: Linear, x: Sequence[Tensor], spread: Tensor | float = 0.0) -> Box:
+    """A box that holds the operator's real value at x, and all within `spread` of it."""
+    y = operator(*x)
+    size = operator.magnitude(*(value.abs() for value in x)) + spread
     if operator.bias is not None:
         size = size + operator.bias.abs()
-    reach = up(spread + gamma(operator.accumulation + 4, centre.dtype) * size)
-    return Box(down(centre - reach), up(centre + reach))
+    reach = up(spread + gamma(operator.accumulation + 4, y.dtype) * size)
+    return Box(down(y - reach), up(y + reach))
 
 
 def enclose(network: Network, box: Box) -> list[Box]:

@@ -81,7 +81,8 @@ class Join(Linear):
         return 0
 
     def __call__(self, *x: Tensor) -> Tensor:
-        return torch.cat([value.flatten(1) for value in x], 1) if len(x) > 1 else x[0].flatten(1)
+        flat = [value.reshape(len(value), math.prod(shape)) for value, shape in zip(x, self.shapes, strict=True)]
+        return torch.cat(flat, 1) if len(flat) > 1 else flat[0]
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         pieces = torch.split(a, [math.prod(shape) for shape in self.shapes], 2)

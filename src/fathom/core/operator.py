@@ -34,7 +34,7 @@ class Linear(Operator):
         """At most how many roundings go into one element of y, or of a transposed row; 0 where W only moves and copies.
 
         That is the larger of fan-in and fan-out, plus what made the stored weights (a folded factor, say). 0 promises that
-        every element of y is a single element of some x, or 0.
+        every element of y is a single element of some x, or 0, that none of x is copied twice, and that there is no bias.
         """
 
     @abstractmethod
@@ -44,6 +44,11 @@ class Linear(Operator):
     @abstractmethod
     def magnitude(self, *r: Tensor) -> Tensor:
         """sum_i |W_i| r_i for r_i >= 0, [n, *in_i] -> [n, *out]: how large y - bias can be for |x_i| <= r_i."""
+
+    @property
+    def increasing(self) -> bool:
+        """True only if no entry of any W_i is negative: then boxes go through end by end, however different in size."""
+        return False
 
     @property
     def bias(self) -> Tensor | None:

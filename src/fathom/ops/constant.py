@@ -24,6 +24,10 @@ class Constant(Linear):
     def bias(self) -> Tensor | None:
         return self.value
 
+    @property
+    def increasing(self) -> bool:
+        return True
+
     def __call__(self, *x: Tensor) -> Tensor:
         return self.value.expand(x[0].shape[0], *self.value.shape)
 

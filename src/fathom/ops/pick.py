@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,10 @@ class Gather(Linear):
     @cached_property
     def accumulation(self) -> int:
         return _fan_out(self.index)
+
+    @property
+    def increasing(self) -> bool:
+        return True
 
     def __call__(self, *x: Tensor) -> Tensor:
         return x[0].index_select(self.axis + 1, self.index)
@@ -46,12 +51,16 @@ class Pick(Linear):
     def accumulation(self) -> int:
         return _fan_out(self.index)
 
+    @property
+    def increasing(self) -> bool:
+        return True
+
     def __call__(self, *x: Tensor) -> Tensor:
-        y = x[0].flatten(1).index_select(1, self.index.flatten())
+        y = x[0].reshape(len(x[0]), math.prod(self.before)).index_select(1, self.index.flatten())
         return y.reshape(x[0].shape[0], *self.index.shape)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
-        lead, size = a.shape[:2], torch.Size(self.before).numel()
+        lead, size = a.shape[:2], math.prod(self.before)
         flat = a.reshape(*lead, self.index.numel())
         return (a.new_zeros(*lead, size).index_add(2, self.index.flatten(), flat).reshape(*lead, *self.before),)
 

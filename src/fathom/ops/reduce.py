@@ -25,6 +25,10 @@ class Reduce(Linear):
     def accumulation(self) -> int:
         return math.prod(self.before[axis] for axis in self.axes) + 1
 
+    @property
+    def increasing(self) -> bool:
+        return self.divisor > 0
+
     def __call__(self, *x: Tensor) -> Tensor:
         y = x[0].sum([axis + 1 for axis in self.axes]) if self.axes else x[0]
         return y if self.divisor == 1 else y / self.divisor

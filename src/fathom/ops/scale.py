@@ -71,6 +71,10 @@ class Shift(Linear):
     def bias(self) -> Tensor | None:
         return self.sign * self.offset
 
+    @property
+    def increasing(self) -> bool:
+        return True
+
     def __call__(self, *x: Tensor) -> Tensor:
         return x[0] + self.sign * self.offset
 

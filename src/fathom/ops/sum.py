@@ -19,6 +19,10 @@ class Sum(Linear):
     def accumulation(self) -> int:
         return len(self.signs)
 
+    @property
+    def increasing(self) -> bool:
+        return min(self.signs) > 0
+
     def __call__(self, *x: Tensor) -> Tensor:
         if len(x) != len(self.signs) or any(value.shape != x[0].shape for value in x):
             raise ValueError(f"Sum takes {len(self.signs)} values of one shape, got {[tuple(v.shape[1:]) for v in x]}")
