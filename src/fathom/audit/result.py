@@ -1,0 +1,242 @@
+"""What an audit found: a bracket for every case, what it rests on, and how to get it again. Printed, stored as JSON and drawn."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fathom.audit.numbers import at_least, at_most, percent_at_least, percent_at_most
+from fathom.core.answer import Answers
+from fathom.core.network import Port
+
+FORMAT = "fathom-audit/1"
+"""The meaning of `AuditResult.to_json`; a change that breaks a reader changes it."""
+
+
+class Counts(NamedTuple):
+    """How many cases came out how; the last four are disjoint and add up to the first."""
+
+    cases: int
+    proved: int
+    broken: int
+    unknown: int
+    already_wrong: int
+
+    @property
+    def holding(self) -> tuple[int, int]:
+        """How many cases hold under attack: at least, and at most."""
+        return self.proved, self.proved + self.unknown
+
+
+class Worst(NamedTuple):
+    """The smallest margin that was found among the cases that are right when clean."""
+
+    case: int
+    margin: float
+    lower: float  # no margin of this case is below it; -inf where nothing is proved
+    judgement: str
+
+
+@dataclass(frozen=True, eq=False)
+class AuditResult:
+    """Everything that a person or a program reads after an audit of `cases` cases, d inputs and m outputs each.
+
+    A case whose clean input already fails is broken with itself as the witness. Such cases are counted apart, under
+    `already_wrong`, and so `proved`, `broken`, `unknown` and `already_wrong` are disjoint.
+
+    Raises:
+        ValueError: parts of different lengths, or no case at all.
+    """
+
+    title: str  # the model's name
+    region: str  # in words: "Linf 0.06 in [0, 1]"
+    overseer: str  # what a failure is, in a word: "misclassified"
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    program: str  # digest of what is deployed
+    x: Tensor  # [cases, d] clean inputs
+    y: Tensor  # [cases, m] the deployed program's outputs there
+    clean_margin: Tensor  # [cases] the deployed program's margins there
+    answers: Answers  # of the cases, not of their sets
+    titles: tuple[str, ...]  # [cases] what a person calls the case: "digit 3, row 1417"
+    judgements: tuple[str, ...]  # [cases] the overseer's words about the best point known: "3 read as 8"; "" without one
+    digests: tuple[str, ...]  # [cases] of the problems, by which the casebook knows them
+    seconds: float  # wall clock of the whole audit
+    seed: int
+    recipe: str  # the command or the Python that does it again
+    versions: tuple[tuple[str, str], ...]  # (name, version): fathom, torch, onnxruntime, python
+    casebook: str  # file name; "" where nothing was stored
+    arithmetic: str = "real"  # or "float32"
+    measure: str = "share of cases that hold"  # what proved / cases bounds; "accuracy under attack" for misclassification
+    classes: tuple[str, ...] = ()  # names of the m outputs, or none
+    features: tuple[str, ...] = ()  # names of the d inputs, or none
+    limits: tuple[str, ...] = ()  # sentences: what was not covered
+    obstacle: str = ""  # why nothing could be proved, where that is so
+
+    def __post_init__(self) -> None:
+        cases, d = self.x.shape
+        if not cases:
+            raise ValueError("expected at least one case, got none")
+        lengths = {name: len(getattr(self, name)) for name in ("y", "clean_margin", "answers", "titles", "judgements", "digests")}
+        wrong = {name: length for name, length in lengths.items() if length != cases}
+        if wrong:
+            raise ValueError(f"expected {cases} of each, one a case, got {wrong}")
+        for name, names, size in (("classes", self.classes, self.y.shape[1]), ("features", self.features, d)):
+            if names and len(names) != size:
+                raise ValueError(f"expected {size} names in `{name}` or none, got {len(names)}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def already_wrong(self) -> Tensor:
+        """[cases] whether the deployed program fails on the clean input."""
+        return self.clean_margin <= 0
+
+    @property
+    def proved(self) -> Tensor:
+        """[cases] whether no input in the region fails."""
+        return self.answers.proved & ~self.already_wrong
+
+    @property
+    def broken(self) -> Tensor:
+        """[cases] whether a witness is known, and the clean input is none."""
+        return self.answers.broken & ~self.answers.proved & ~self.already_wrong
+
+    @property
+    def unknown(self) -> Tensor:
+        """[cases] neither."""
+        return ~self.answers.decided & ~self.already_wrong
+
+    @property
+    def rounding_failure(self) -> Tensor:
+        """[cases] whether the deployed program and the real network are not known to agree on failure at the best point."""
+        return self.answers.found.rounding_failure
+
+    @property
+    def counts(self) -> Counts:
+        groups = (self.proved, self.broken, self.unknown, self.already_wrong)
+        return Counts(len(self), *(int(group.sum()) for group in groups))
+
+    @property
+    def share(self) -> tuple[float, float]:
+        """The bracket on `measure`: proved / cases, and (proved + unknown) / cases."""
+        least, most = self.counts.holding
+        return least / len(self), most / len(self)
+
+    @property
+    def share_words(self) -> str:
+        """The bracket in words, rounded outward: "between 60.5 % and 69.0 %"."""
+        least, most = self.counts.holding
+        if least == most and 1000 * least % len(self) == 0:
+            return f"exactly {percent_at_least(least, len(self))}"
+        return f"between {percent_at_least(least, len(self))} and {percent_at_most(most, len(self))}"
+
+    @property
+    def worst(self) -> Worst | None:
+        """The worst point found for a case that is right when clean; None where no point is known."""
+        upper = torch.where(self.already_wrong, torch.inf, self.answers.upper)
+        case = int(upper.argmin())
+        if not math.isfinite(upper[case]):
+            return None
+        return Worst(case, upper[case].item(), self.answers.lower[case].item(), self.judgements[case])
+
+    def sentence(self) -> str:
+        """The one sentence to remember."""
+        return f"The {self.measure} of {plain(self.title)} is {self.share_words}."
+
+    def lines(self, report: str = "") -> list[str]:
+        """What the command prints: the question, the counts and the bracket, the worst point, the files written."""
+        counts, worst = self.counts, self.worst
+        asked = (
+            f"{self.title}, {len(self)} cases ({counts.already_wrong} already wrong when clean), {self.region}, {self.overseer}"
+        )
+        tally = f"proved {counts.proved}   broken {counts.broken}   unknown {counts.unknown}"
+        found = f"{tally}      {self.measure} is {self.share_words}"
+        written = "   ".join(name for name in (report, self.casebook) if name)
+        return [plain(line) for line in (asked, found, _worst_line(worst), written) if line]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types for `json.dumps`; floats are exact (the shortest decimal that reads back as the same number).
+
+        Keys:
+            format: "fathom-audit/1".
+            title, region, overseer, measure, arithmetic, program, seed, recipe, seconds, casebook, limits, obstacle: the fields.
+            versions: {name: version}.
+            cases, proved, broken, unknown, already_wrong: counts; the last four add up to the first.
+            share: [least, most], the bracket on `measure`.
+            worst: {case, margin, lower, judgement}, or null.
+            answers: a list with one entry a case:
+                case, title, digest; verdict: "proved", "broken" or "unknown"; claim; already_wrong; clean_margin;
+                lower, upper: the bracket on the worst margin, null for none; judgement; reason: a name; why: its sentence;
+                rounding_failure; cost: {seconds, forward, backward, boxes};
+                witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
+                else null.
+        """
+        worst = self.worst
+        return {
+            "format": FORMAT,
+            **{name: getattr(self, name) for name in ("title", "region", "overseer", "measure", "arithmetic", "program", "seed")},
+            **{name: getattr(self, name) for name in ("recipe", "seconds", "casebook", "obstacle")},
+            "limits": list(self.limits),
+            "versions": dict(self.versions),
+            **self.counts._asdict(),
+            "share": list(self.share),
+            "worst": None if worst is None else {name: _finite(value) for name, value in worst._asdict().items()},
+            "answers": [self._case(index) for index in range(len(self))],
+        }
+
+    def _case(self, index: int) -> dict[str, Any]:
+        answers, why = self.answers, self.answers.why(index)
+        cost = answers.cost
+        shown = bool(answers.broken[index] | self.rounding_failure[index])
+        return {
+            "case": index,
+            "title": self.titles[index],
+            "digest": self.digests[index],
+            "verdict": answers.verdict(index).value,
+            "claim": answers.claim(index).value,
+            "already_wrong": bool(self.already_wrong[index]),
+            "clean_margin": _finite(self.clean_margin[index].item()),
+            "lower": _finite(answers.lower[index].item()),
+            "upper": _finite(answers.upper[index].item()),
+            "judgement": self.judgements[index],
+            "reason": why.name.lower(),
+            "why": why.value,
+            "rounding_failure": bool(self.rounding_failure[index]),
+            "cost": {name: getattr(cost, name)[index].item() for name in ("seconds", "forward", "backward", "boxes")},
+            "witness": self._witness(index) if shown else None,
+        }
+
+    def _witness(self, index: int) -> dict[str, Any]:
+        found = self.answers.found
+        real = [_finite(found.real_lower[index].item()), _finite(found.real_upper[index].item())]
+        return {
+            "x": found.x[index].tolist(),
+            "y": [_finite(value) for value in found.y[index].tolist()],
+            "deployed": _finite(found.deployed[index].item()),
+            "real": real if found.judged_real[index] else None,
+            "in_written": bool(found.in_written[index]),
+        }
+
+
+def plain(text: str) -> str:
+    """One line of text that is safe to print: control characters of an untrusted name become question marks."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _worst_line(worst: Worst | None) -> str:
+    if worst is None:
+        return "worst found: no point is known for any case that is right when clean"
+    proved = f"proved: no worse than {at_least(worst.lower)}" if math.isfinite(worst.lower) else "nothing proved"
+    judgement = f"{worst.judgement}, " if worst.judgement else ""
+    return f"worst found: case {worst.case}, {judgement}margin {at_most(worst.margin)} ({proved})"
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: None for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
