@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.errors import FathomError
-from fathom.regions.box import check_matrices
+from fathom.core.rounding import dot_down, down, up
+from fathom.regions.box import check_matrices, per_set
 
 End = float | Tensor
 """An end of a clipping range: one number, or a tensor that broadcasts with the flat inputs [n, d]."""
@@ -73,6 +76,64 @@ def difference(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     infinity = torch.full_like(near, torch.inf)
     below = torch.where(error < 0, torch.nextafter(near, -infinity), near)
     return below, torch.where(error > 0, torch.nextafter(near, infinity), near)
+
+
+def rounded_towards(centre: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x [n, ..., d] in `dtype`, each element rounded towards its set's centre [n, d].
+
+    Where the centre is of the dtype too, no element moves away from it.
+    """
+    if dtype == torch.float64:
+        return x
+    near, middle = x.to(dtype), per_set(centre, x)
+    infinity = torch.full_like(near, torch.inf)
+    near = torch.where((x >= middle) & (near.to(torch.float64) > x), torch.nextafter(near, -infinity), near)
+    return torch.where((x <= middle) & (near.to(torch.float64) < x), torch.nextafter(near, infinity), near)
+
+
+def split_bound(a: Tensor, part: Tensor, norm: Tensor, centre: Tensor, radius: Tensor, box: Box) -> Tensor:
+    """Rigorous lower bounds [n, k] on the minimum of a x over ball and box, for rows a [n, k, d] and *any* `part` [n, k, d] of a.
+
+    min a x >= min over the box of (a - part) x + min over the ball of part x, and the second is part centre - radius norm.
+    This is weak duality: the best part makes it an equality.
+
+    Args:
+        norm: [n, k], at least the dual norm of `part`.
+    """
+    rest = a - part
+    vertex = torch.where(rest > 0, box.lower[:, None], box.upper[:, None])
+    lost = up((rest.abs() * box.magnitude[:, None]).sum(-1) * (2 * torch.finfo(a.dtype).eps))  # rest was rounded
+    in_box = down(dot_down(rest, vertex) - lost)
+    in_ball = down(dot_down(part, centre[:, None]) - up(radius[:, None] * norm))
+    return down(in_box + in_ball)
+
+
+def with_gradient(value: Tensor, a: Tensor, minimiser: Tensor) -> Tensor:
+    """The same values [n, k] with the gradient of a minimum of a x with respect to a: the minimiser (Danskin 1966)."""
+    return value.detach() + ((a - a.detach()) * minimiser.detach()).sum(-1) if a.requires_grad else value
+
+
+def root(
+    measure: Callable[[Tensor], tuple[Tensor, Tensor]], start: Tensor, good: Tensor, bad: Tensor, tolerance: Tensor
+) -> Tensor:
+    """Numbers t, elementwise, where a monotone excess is 0 up to `tolerance`, or just below; found to full precision.
+
+    Args:
+        measure: t to its excess (<= 0 at `good`, > 0 at `bad`) and a guess of the root, taken where it lies between the ends.
+    """
+    t = start
+    for _ in range(100):
+        excess, guess = measure(t)
+        met = excess.abs() <= tolerance
+        good = torch.where((excess <= 0) | met, t, good)
+        bad = torch.where(excess > 0, t, bad)
+        between = (guess - good) * (guess - bad) < 0
+        following = torch.where(between, guess, good + (bad - good) / 2)
+        done = met | ((excess <= 0) & (guess == t))
+        if bool((done | (following == good) | (following == bad)).all()):
+            break
+        t = torch.where(done, t, following)
+    return good
 
 
 def describe(norm: str, radius: Tensor, lower: Tensor, upper: Tensor, hull: Box) -> str:
