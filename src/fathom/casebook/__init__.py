@@ -5,7 +5,7 @@ is addressed by the digest of its question (`Problem.digests`), so the same ques
 asked, and a changed model, region or label is another case.
 
 What is trusted. A *point* out of a casebook never is: it is a candidate that `confirm` judges again on the program at
-hand. A *lower bound* is: it is what some version of Fathom proved, kept with that version and its arithmetic, and the file
-is trusted as far as the machine it lies on. Use only casebooks that you would let write your report; a version whose
-proofs turn out wrong is withdrawn by a migration that takes its lower bounds back.
+hand. A *lower bound* is: it is what some version of Fathom proved, kept with that version, its arithmetic and a checksum
+against accidents, and the file is trusted as far as the machine it lies on. Use only casebooks that you would let write
+your report. A version whose proofs turn out wrong is withdrawn by a migration that takes its lower bounds back.
 """

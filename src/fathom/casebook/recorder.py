@@ -25,7 +25,9 @@ from fathom.casebook.rows import (
     execute_many,
     inputs,
     number,
+    proved,
     rank_of,
+    seal,
     set_ids,
     timestamp,
 )
@@ -35,7 +37,7 @@ from fathom.core.problem import Problem
 from fathom.core.value import fingerprint, map_tensors
 
 _CHANGING = (
-    *("lower", "upper", "deployed", "broken", "reason", "lower_run", "found_run"),
+    *("lower", "seal", "upper", "deployed", "broken", "reason", "lower_run", "found_run"),
     *("seconds", "forward", "backward", "boxes", "updated"),
 )
 _MARGINS = ("deployed", "real_lower", "real_upper")
@@ -123,7 +125,7 @@ class Recorder:
         candidates = torch.full((n, points, d), torch.nan, dtype=dtype)
         with self._database.read() as connection:
             proofs = SETS.outerjoin(RUNS, RUNS.c.id == SETS.c.lower_run)
-            query = select(SETS.c.id, SETS.c.lower, RUNS.c.fathom).select_from(proofs)
+            query = select(SETS, RUNS.c.fathom).select_from(proofs)
             bounds = by_id(connection, query, SETS.c.id, self._ids)
             best = best_points(connection, self._ids, points, largest)
             places: dict[int, list[tuple[int, int]]] = {}
@@ -135,7 +137,7 @@ class Recorder:
                     raise CasebookError(f"expected a point {dtype} [{d}] of this model, got {x.dtype} {list(x.shape)}; {DAMAGED}")
                 for place in places[point]:
                     candidates[place] = x
-        lower = torch.tensor([number(bounds[key].lower) for key in self._ids], dtype=torch.float64)
+        lower = torch.tensor([proved(bounds[key]._mapping) for key in self._ids], dtype=torch.float64)
         return Known(lower, candidates, tuple(bounds[key].fathom for key in self._ids))
 
     def record(self, answers: Answers) -> None:
@@ -195,8 +197,8 @@ class Recorder:
         parts = (now.numbers[:, at].T, now.broken[at], now.reason[at], spent[:, at].T)
         for i, (lower, upper, deployed), broken, reason, cost in zip(indices, *(part.tolist() for part in parts)):
             row = rows[self._ids[i]]
-            if lower > number(row["lower"]):
-                row |= {"lower": lower, "lower_run": self._run}
+            if lower > proved(row):
+                row |= {"lower": lower, "lower_run": self._run, "seal": seal(row["case_digest"], row["place"], lower)}
             if upper < number(row["upper"]) or deployed < number(row["deployed"]):
                 row |= {"upper": min(upper, row["upper"]), "deployed": min(deployed, row["deployed"]), "found_run": self._run}
             row["broken"] = int(row["broken"] or broken)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -53,6 +54,24 @@ def number(value: object) -> float:
     if not isinstance(value, float | int):
         raise CasebookError(f"expected a number, got {value!r}; {DAMAGED}")
     return float(value)
+
+
+def seal(digest: str, place: int, lower: float) -> str:
+    """A checksum that binds a proved bound to its set. It finds accidents, not forgers."""
+    return hashlib.sha256(f"{digest} {place} {ARITHMETIC} {lower!r}".encode()).hexdigest()[:16]
+
+
+def proved(row: Mapping[str, Any]) -> float:
+    """The lower bound of a row of `sets`, as it was stored.
+
+    Raises:
+        CasebookError: it is not what was stored.
+    """
+    lower = number(row["lower"])
+    if row["seal"] != seal(row["case_digest"], row["place"], lower):
+        which = f"set {row['place']} of case {row['case_digest'][:12]}"
+        raise CasebookError(f"expected the lower bound of {which} as it was stored, got {lower!r}; {DAMAGED}")
+    return lower
 
 
 def word(kind: type[E], value: object) -> E:
@@ -121,7 +140,8 @@ def add_cases(connection: Connection, problem: Problem, digests: Sequence[str], 
         texts = {"region": _describe(part.written), "overseer": _describe(part.overseer)}
         cases.append({"digest": digests[case], "program": problem.program.digest, "created": moment} | texts)
         new = {"case_digest": digests[case], "updated": moment} | _NEW_SET
-        rows.extend({"place": place} | new for place in range(len(members)))
+        seals = [seal(digests[case], place, -torch.inf) for place in range(len(members))]
+        rows.extend(new | {"place": place, "seal": check} for place, check in enumerate(seals))
     execute_many(connection, insert(CASES), cases)
     execute_many(connection, insert(SETS), rows)
 

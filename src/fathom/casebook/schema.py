@@ -11,7 +11,7 @@ RUNS = _table("runs", "id fathom command recipe started ended summary")
 CASES = _table("cases", "digest program region overseer created")
 SETS = _table(
     "sets",
-    "id case_digest place arithmetic lower upper deployed broken reason lower_run found_run "
+    "id case_digest place arithmetic lower seal upper deployed broken reason lower_run found_run "
     "seconds forward backward boxes updated",
 )
 POINTS = _table("points", "id set_id digest kind deployed real_lower real_upper in_written arrays run created")

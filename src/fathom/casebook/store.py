@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from fathom.casebook.database import DAMAGED, CasebookError, Database
 from fathom.casebook.points import Kind, Point, decode, rank
 from fathom.casebook.recorder import Recorder
-from fathom.casebook.rows import number, word
+from fathom.casebook.rows import number, proved, word
 from fathom.casebook.schema import BRACKETS, CASES, POINTS, RUN_CASES, RUNS, SETS
 from fathom.core.answer import Claim, Reason, Verdict
 from fathom.core.problem import Problem
@@ -116,7 +116,13 @@ class Casebook:
         return Recorder.begin(self._database, problem, recipe, titles, command)
 
     def cases(self) -> list[Case]:
-        """All cases, oldest first."""
+        """All cases, oldest first.
+
+        Raises:
+            CasebookError: the file cannot be read, or what it holds is not what was stored.
+        """
+        for row in self._rows(select(SETS.c.case_digest, SETS.c.place, SETS.c.lower, SETS.c.seal)):
+            proved(row._mapping)
         mine = RUN_CASES.c.case_digest == CASES.c.digest
         latest = select(RUN_CASES.c.title).where(mine).order_by(RUN_CASES.c.run.desc(), RUN_CASES.c.place).limit(1)
         title = latest.correlate(CASES).scalar_subquery()
@@ -166,8 +172,9 @@ class Casebook:
         """Reads everything once.
 
         Raises:
-            CasebookError: the file's structure is broken, or some point is not what was stored.
+            CasebookError: the file's structure is broken, or some proof or point is not what was stored.
         """
+        self.cases()
         with self._database.read() as connection:
             said = connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one()
             if said != "ok":

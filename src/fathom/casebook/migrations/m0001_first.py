@@ -51,6 +51,7 @@ Table(
     required("place", Integer),  # among the sets of its case
     required("arithmetic", String),  # under which `lower` and `upper` hold
     required("lower", Double),  # proved; only rises
+    required("seal", String),  # a checksum over this set's address and `lower`: a proof is not to change by a flipped bit
     required("upper", Double),  # least rigorous upper bound at a point; only falls
     required("deployed", Double),  # least margin of the deployed program at a point; only falls
     required("broken", Integer),  # whether a confirmed witness is known
