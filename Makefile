@@ -17,15 +17,16 @@ READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help audit test lint format lock clean
+.PHONY: help audit test lint format lock violations clean
 
 help:
-	@echo "make audit    bracket the worst case of the digits network: report.html and casebook.db"
-	@echo "make test     lint, type check, floors, and every test"
-	@echo "make lint     only the first three"
-	@echo "make format   put the sources into form"
-	@echo "make lock     write requirements*.lock anew from the ranges of pyproject.toml"
-	@echo "make clean    remove .venv and what the audit wrote"
+	@echo "make audit       bracket the worst case of the digits network: report.html and casebook.db"
+	@echo "make test        lint, type check, floors, and every test"
+	@echo "make lint        only the first three"
+	@echo "make format      put the sources into form"
+	@echo "make lock        write requirements*.lock anew from the ranges of pyproject.toml"
+	@echo "make violations  list in docs/style.md where the sources break the style"
+	@echo "make clean       remove .venv and what the audit wrote"
 
 # Done again only when what is to be installed has changed.
 $(READY): requirements.lock requirements-dev.lock pyproject.toml
@@ -61,6 +62,9 @@ format: $(READY)
 TORCH ?= $(shell sed -n 's/^torch==//p' requirements.lock)
 lock: $(READY)
 	$(BIN)/python scripts/lock.py torch==$(TORCH)
+
+violations: $(READY)
+	$(BIN)/python scripts/violations.py
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
