@@ -34,6 +34,7 @@ class Board:
         least = torch.finfo(problem.program.dtype).tiny
         self.bar = torch.full((n,), least, dtype=problem.program.dtype)  # a margin below this is put before `confirm`
         self.fresh = torch.zeros(n, dtype=torch.bool)  # the best point was not put before `confirm` yet
+        self.given = _given_points(hints, problem)  # [n, k, d]
         self.forward = torch.zeros(n, dtype=torch.int64)
         self.backward = torch.zeros(n, dtype=torch.int64)
 
@@ -70,12 +71,9 @@ class Board:
         better = (margin < self.margins[owner]).nonzero()[:, 0]
         if not len(better):
             return
-        inside = self.problem.deployed.take(owner[better]).contains(x[better])
-        lanes = better[inside]
-        order = lanes[margin[lanes].argsort(stable=True)]
-        first = torch.full((len(self.open),), len(order)).scatter_reduce(0, owner[order], torch.arange(len(order)), "amin")
-        sets = (first < len(order)).nonzero()[:, 0]
-        lanes = order[first[sets]]
+        better = better[self.problem.deployed.take(owner[better]).contains(x[better])]
+        sets, at = best_of_each(owner[better], margin[better], len(self.open))
+        lanes = better[at]
         self.margins[sets], self.points[sets], self.fresh[sets] = margin[lanes], x[lanes], True
 
     def settle(self, *, everything: bool = False) -> None:
@@ -119,5 +117,21 @@ class Board:
         return self.fresh & (self.margins < self.bar) & self.decide
 
 
+def best_of_each(owner: Tensor, margin: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The sets [k] of n that occur in owner [L], and where in `margin` [L] the least of each is; the first of equals."""
+    order = margin.argsort(stable=True)
+    first = torch.full((n,), len(order)).scatter_reduce(0, owner[order], torch.arange(len(order)), "amin")
+    sets = (first < len(order)).nonzero()[:, 0]
+    return sets, order[first[sets]]
+
+
 def _sizes(problem: Problem) -> tuple[int, int, torch.dtype]:
     return problem.deployed.size, sum(port.size for port in problem.program.outputs), problem.program.dtype
+
+
+def _given_points(hints: Hints, problem: Problem) -> Tensor:
+    """[n, k, d] the points that others found; NaN for none."""
+    points = torch.zeros(len(problem), 0, problem.deployed.size) if hints.points is None else hints.points
+    if hints.answers is not None and bool(hints.answers.found.known.any()):
+        points = torch.cat([hints.answers.found.x[:, None].to(points.dtype), points], 1)
+    return points.to(problem.program.dtype)

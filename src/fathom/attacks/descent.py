@@ -12,9 +12,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from fathom.attacks.board import best_of_each
 from fathom.attacks.objective import Objective, gradient
 from fathom.attacks.steps import Step, stepper
 from fathom.core.problem import Problem
+from fathom.core.region import Projectable
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,3 +145,47 @@ def _checkpoints(steps: int) -> dict[int, int]:
             places[here] = here - round(last * steps)
         last, gap = last + gap, max(gap - 0.03, 0.06)
     return places
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The best point of each of n sets as a search sees it; NaN and +inf where it saw none. Only `confirm` makes a witness."""
+
+    x: Tensor  # [n, d] in the program's dtype
+    margin: Tensor  # [n]
+
+
+def descend(
+    problem: Problem, owner: Tensor, x: Tensor, steps: int = 5, *, size: float = 0.25, objective: Objective | None = None
+) -> Candidates:
+    """A few steps down from given points: what branch and bound does with the minimisers of its worst open leaves.
+
+    Args:
+        owner: [k] the set of each point; a set may have many points, or none.
+        x: points [k, d], of any float dtype; projected into their deployed sets where these have a projection.
+        steps: evaluations of each point after the first.
+        size: of the first step, in half widths of the set.
+        objective: `Objective.of(problem)`, made once by whoever calls often.
+
+    Returns:
+        The best point seen of each set.
+    """
+    objective = objective or Objective.of(problem)
+    region = problem.deployed.take(owner)
+    x = x.to(problem.program.dtype)
+    x = region.project(x[:, None])[:, 0] if isinstance(region, Projectable) else x
+    with torch.no_grad():
+        clauses = objective.clauses(objective.rows(x, owner), owner)
+    live = torch.isfinite(clauses).any(1)
+    owner, x, target = owner[live], x[live], clauses[live].argmin(1)
+    searches = Descents.start(problem, owner, target, x, torch.full(target.shape, size))
+    everyone = torch.ones(len(owner), dtype=torch.bool)
+    searches = descend_all(objective, searches, steps + 1, lambda s: everyone, torch.Generator().manual_seed(0))
+    inside = (torch.isfinite(searches.margin) & problem.deployed.take(searches.owner).contains(searches.at_margin)).nonzero()[
+        :, 0
+    ]
+    sets, at = best_of_each(searches.owner[inside], searches.margin[inside], len(problem))
+    points = torch.full((len(problem), x.shape[1]), torch.nan, dtype=x.dtype)
+    margin = torch.full((len(problem),), torch.inf, dtype=x.dtype)
+    points[sets], margin[sets] = searches.at_margin[at], searches.margin[at]
+    return Candidates(points, margin)

@@ -47,23 +47,20 @@ class Gradient(Solver):
         board = Board(problem, budget, hints, observe)
         objective = Objective.of(problem)
         generator = torch.Generator().manual_seed(self.seed)
-        given = _given_points(hints, problem)
         width = _width(problem, objective, budget)
-        rounds, done = given.shape[1] + self.restarts, 0
+        rounds, done = board.given.shape[1] + self.restarts, 0
         while done < rounds and len(sets := board.going()):
             # The first round alone breaks what is easy; then as many rounds at once as fill a batch.
             at_once = 1 if done == 0 else max(1, min(width // (len(sets) * self.nearest), rounds - done))
             for part in torch.split(sets, max(1, width // (at_once * self.nearest))):
-                self._attack(board, objective, part, given, range(done, done + at_once), generator)
+                self._attack(board, objective, part, range(done, done + at_once), generator)
             done += at_once
         return board.finish()
 
-    def _attack(
-        self, board: Board, objective: Objective, sets: Tensor, given: Tensor, rounds: range, generator: torch.Generator
-    ) -> None:
+    def _attack(self, board: Board, objective: Objective, sets: Tensor, rounds: range, generator: torch.Generator) -> None:
         """Some rounds, at once, of some sets."""
         problem = board.problem
-        starts = [_start(board, objective, sets, given, r, generator) for r in rounds]
+        starts = [_start(board, objective, sets, r, generator) for r in rounds]
         x, owner = torch.cat(starts), sets.repeat(len(rounds))
         turn = torch.tensor(rounds).repeat_interleave(len(sets))
         paid = board.book(owner, backward=False).nonzero()[:, 0]
@@ -92,23 +89,15 @@ class Gradient(Solver):
         return targets[live[:, 0], live[:, 1]], live[:, 0]
 
 
-def _given_points(hints: Hints, problem: Problem) -> Tensor:
-    """[n, k, d] the points that others found; NaN for none."""
-    points = torch.zeros(len(problem), 0, problem.deployed.size) if hints.points is None else hints.points
-    if hints.answers is not None and bool(hints.answers.found.known.any()):
-        points = torch.cat([hints.answers.found.x[:, None].to(points.dtype), points], 1)
-    return points.to(problem.program.dtype)
-
-
-def _start(board: Board, objective: Objective, sets: Tensor, given: Tensor, turn: int, generator: torch.Generator) -> Tensor:
+def _start(board: Board, objective: Objective, sets: Tensor, turn: int, generator: torch.Generator) -> Tensor:
     """Starting points [k, d] of a round for `sets` [k], inside them."""
     region, dtype = board.problem.deployed.take(sets), board.problem.program.dtype
     x = region.sample(1, generator)[:, 0]
-    if turn < given.shape[1]:
-        x = torch.where(torch.isnan(given[sets, turn]), x, given[sets, turn].to(x.dtype))
-    elif turn == given.shape[1] and isinstance(region, Projectable):
+    if turn < board.given.shape[1]:
+        x = torch.where(torch.isnan(board.given[sets, turn]), x, board.given[sets, turn].to(x.dtype))
+    elif turn == board.given.shape[1] and isinstance(region, Projectable):
         x = region.box().middle
-    elif (turn - given.shape[1]) % 3 == 2:
+    elif (turn - board.given.shape[1]) % 3 == 2:
         x = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
     x = x.to(dtype)
     return region.project(x) if isinstance(region, Projectable) else x

@@ -1,0 +1,87 @@
+"""The value-only attack: for programs and overseers without gradients, nothing but margins is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fathom.attacks.board import Board
+from fathom.core.answer import Answers
+from fathom.core.budget import Budget
+from fathom.core.problem import Problem
+from fathom.core.region import Projectable, Region
+from fathom.core.solver import Hints, Observer, Solver, ignore
+
+
+@final
+@dataclass(frozen=True)
+class Values(Solver):
+    """Random search by blocks of inputs: some inputs of the best point are replaced by those of another point of the set.
+
+    Requires: a program and an overseer; no network, no spec, no gradient.
+    Returns: for each set the best point found, confirmed. `lower` stays -inf: an attack proves nothing.
+    Method: the best of some samples; then from the best point so far, every step tries `trials` changes: of a random block of
+        inputs, smaller as the search goes on, to the values of a random extreme point of the set or part of the way to one.
+    Sound? Yes: only `confirm` makes a witness. Complete? No.
+    Reference: Andriushchenko et al., Square attack, ECCV 2020 (blocks at the ends of their range, shrinking).
+    """
+
+    seed: int = 0
+    samples: int = 64  # points of each set before the search
+    steps: int = 100
+    trials: int = 8  # changes tried at each step
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        board = Board(problem, budget, hints, observe)
+        generator = torch.Generator().manual_seed(self.seed)
+        self._try(board, lambda sets: board.given[sets])
+        self._try(board, lambda sets: _first(problem.deployed.take(sets), self.samples, generator))
+        for k in range(self.steps):
+            if not len(board.going()):
+                break
+            share = 1 - k / self.steps
+            self._try(board, lambda sets: self._changes(board, sets, share, generator))  # noqa: B023
+        return board.finish()
+
+    def _try(self, board: Board, propose: Callable[[Tensor], Tensor]) -> None:
+        """Evaluates candidates [k, c, d] for all sets that are still searched, some sets at a time."""
+        problem, dtype = board.problem, board.problem.program.dtype
+        for sets in torch.split(board.going(), max(1, 4096 // max(self.trials, self.samples))):
+            region, x = problem.deployed.take(sets), propose(sets).to(dtype)
+            x = region.project(x) if isinstance(region, Projectable) else x
+            owner, x = sets.repeat_interleave(x.shape[1]), x.reshape(-1, x.shape[2])
+            paid = (board.book(owner, backward=False) & ~torch.isnan(x).any(1)).nonzero()[:, 0]
+            if len(paid) and board.clock.over() is None:
+                owner, x = owner[paid], x[paid]
+                y = problem.program(x).to(torch.float64)
+                margin = problem.overseer.take(owner).margin(x.to(torch.float64), y).to(dtype)
+                board.note(owner, x, margin.nan_to_num(nan=torch.inf))
+        board.settle()
+
+    def _changes(self, board: Board, sets: Tensor, share: float, generator: torch.Generator) -> Tensor:
+        """Changes [k, trials, d] of the best points: half to an extreme point, half part of the way to a sample."""
+        region, d = board.problem.deployed.take(sets), board.points.shape[1]
+        direction = torch.randn(len(sets), self.trials, d, generator=generator, dtype=torch.float64)
+        extreme = region.minimise(direction)[1]
+        length = share * torch.rand(len(sets), self.trials, 1, generator=generator, dtype=torch.float64)
+        best = board.points[sets][:, None].to(torch.float64)
+        sample = region.sample(self.trials, generator)
+        best = torch.where(torch.isnan(best), sample, best)
+        inner = best + length * (sample - best)
+        other = torch.where(torch.arange(self.trials)[:, None] % 2 == 0, extreme, inner)
+        if not isinstance(region, Projectable):  # a mixture of two points by inputs may leave the set; one by shares does not
+            return best + length * (other - best)
+        block = torch.rand(best.shape, generator=generator) < max(0.5 * share, 1 / d)
+        return torch.where(block, other, best)
+
+
+def _first(region: Region, count: int, generator: torch.Generator) -> Tensor:
+    """The middle of every set, where it can be had, and samples: [k, count, d]."""
+    samples = region.sample(count, generator)
+    if isinstance(region, Projectable):
+        samples[:, 0] = region.project(region.box().middle)
+    return samples
