@@ -1,6 +1,7 @@
 """The examples run, and are what they say: not made easy."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,28 @@ def test_the_same_seed_gives_the_same_files(root: Path, tmp_path: Path) -> None:
 def test_without_weights_the_factory_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"examples\.digits\.train"):
         trained(tmp_path / "digits.safetensors")
+
+
+def test_a_module_of_ones_own_is_bracketed(root: Path) -> None:
+    question, counts, *_ = run(root, "-m", "examples.own_model").splitlines()
+    assert "20 cases" in question and "Linf 0.1" in question
+    numbers = [int(word) for word in counts.split() if word.isdigit()]
+    assert numbers and sum(numbers[:3]) <= 20
+
+
+def test_the_python_of_the_readme_runs(root: Path, digits: Path, tmp_path: Path) -> None:
+    """As it stands there, for the first five of the digits."""
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    script = tmp_path / "readme.py"
+    script.write_text(
+        f"""
+import numpy, torch
+from examples.digits.model import trained
+data = numpy.load({str(digits / "digits.npz")!r}, allow_pickle=False)
+x, y = torch.from_numpy(data["x"][:5]), torch.from_numpy(data["y"][:5])
+module = trained({str(digits / "digits.safetensors")!r})
+{block}
+assert result.counts.cases == 5 and result.counts.proved + result.counts.broken >= 1
+"""
+    )
+    assert "5 cases" in run(root, script)
