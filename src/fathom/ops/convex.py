@@ -12,6 +12,11 @@ from fathom.core.operator import Lines
 from fathom.core.rounding import down, gamma, tiny, up
 
 
+def chord(x: Box, start: Tensor, end: Tensor) -> Tensor:
+    """About the slope of the line from (lower, start) to (upper, end); on hair-thin boxes 0, with finite gradients."""
+    return (end - start) / (x.upper - x.lower).clamp(min=tiny(x.lower.dtype))
+
+
 def above(f: Box, slope: Tensor, x: Tensor) -> Tensor:
     """No less than f - slope x, the offset of the line with that slope through (x, f); f given as an enclosure."""
     return _lift(f.upper, slope * x)
@@ -49,9 +54,7 @@ def convex(
     """
     low, offset = tangent(f(at), derivative(at), at, x)
     ends = f(x.lower), f(x.upper)
-    width = x.upper - x.lower
-    rise = ends[1].middle - ends[0].middle
-    high = torch.minimum(torch.maximum(rise / torch.where(width > 0, width, 1.0), slopes[0]), slopes[1])
+    high = torch.minimum(torch.maximum(chord(x, ends[0].middle, ends[1].middle), slopes[0]), slopes[1])
     over = torch.maximum(above(ends[0], high, x.lower), above(ends[1], high, x.upper))
     return Lines((low,), offset, (high,), over)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.operator import Lines, Nonlinear
+from fathom.core.rounding import tiny
 from fathom.ops.convex import between, concave, convex
 from fathom.ops.elementary import ULPS, require, widen
 from fathom.ops.reciprocal import reciprocal
@@ -68,5 +69,5 @@ def _representable(x: Box) -> None:
 
 
 def _positive(x: Box) -> None:
-    least = torch.finfo(x.lower.dtype).tiny * 2.0**20
+    least = tiny(x.lower.dtype) ** 0.25
     require(x.lower >= least, x, f"arguments of a logarithm of at least {least:.0e}")

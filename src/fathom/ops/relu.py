@@ -11,6 +11,7 @@ from fathom.core.box import Box
 from fathom.core.errors import NotUnderstood
 from fathom.core.operator import Lines, Nonlinear
 from fathom.core.rounding import down, up
+from fathom.ops.convex import chord
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,9 @@ class Abs(Nonlinear):
 
 
 def _bent(left: float, x: Box, choice: Tensor | None) -> Lines:
-    """Lines of the function that is x for x >= 0 and left x for x <= 0, where left < 1: on either side of 0 itself; across 0,
+    """Lines of the function that is x for x >= 0 and left x for x <= 0, where left <= 1: itself on boxes to one side of 0.
 
-    above, the chord; below, a line through 0 whose slope is `choice` of the way from `left` to 1. By default it is 1 where
+    Across 0, the chord above; below, a line through 0 whose slope is `choice` of the way from `left` to 1, by default 1 where
     upper > -lower and `left` elsewhere, which leaves the least area (Zhang et al., Efficient neural network robustness
     certification with general activation functions, NeurIPS 2018).
     """
@@ -88,9 +89,7 @@ def _bent(left: float, x: Box, choice: Tensor | None) -> Lines:
     share = (upper > -lower).to(lower.dtype) if choice is None else choice
     below = torch.where(on, 1.0, torch.where(off, left, (left + share * (1 - left)).clamp(left, 1.0)))
     unstable = ~(on | off)
-    width = torch.where(unstable, upper - lower, 1.0)
-    chord = ((upper - left * lower) / width).clamp(left, 1.0)
-    chord = torch.where(on, 1.0, torch.where(off, left, chord))
+    above = torch.where(on, 1.0, torch.where(off, left, chord(x, left * lower, upper).clamp(left, 1.0)))
     # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
-    offset = up(up(torch.maximum((left - chord) * lower, (1 - chord) * upper)))
-    return Lines((below,), torch.zeros_like(below), (chord,), torch.where(unstable, offset, 0.0))
+    offset = up(up(torch.maximum((left - above) * lower, (1 - above) * upper)))
+    return Lines((below,), torch.zeros_like(below), (above,), torch.where(unstable, offset, 0.0))

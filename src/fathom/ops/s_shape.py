@@ -11,7 +11,7 @@ from torch import Tensor
 from fathom.core.box import Box
 from fathom.core.operator import Lines
 from fathom.core.rounding import down, up
-from fathom.ops.convex import above, negative
+from fathom.ops.convex import above, chord, negative
 from fathom.ops.elementary import widen
 
 Function = Callable[[Tensor], Tensor]
@@ -62,13 +62,12 @@ def _over(curve: Curve, x: Box, choice: Tensor | None) -> tuple[Tensor, Tensor]:
     lower, upper = x.lower, x.upper
     lower_end, upper_end = curve.value(lower), curve.value(upper)
     final = curve.rise(upper).lower
-    width = upper - lower
-    chord = (upper_end.middle - lower_end.middle) / torch.where(width > 0, width, 1.0)
-    chord = torch.maximum(chord, torch.minimum(curve.rise(lower).lower, final))
-    chord = torch.minimum(chord, curve.rise(torch.minimum(lower.relu(), upper)).upper)
+    straight = chord(x, lower_end.middle, upper_end.middle)
+    straight = torch.maximum(straight, torch.minimum(curve.rise(lower).lower, final))
+    straight = torch.minimum(straight, curve.rise(torch.minimum(lower.relu(), upper)).upper)
     concave = lower >= 0
-    chord_holds = (upper <= 0) | (~concave & (chord <= final))
-    chord_offset = torch.maximum(above(lower_end, chord, lower), above(upper_end, chord, upper))
+    chord_holds = (upper <= 0) | (~concave & (straight <= final))
+    chord_offset = torch.maximum(above(lower_end, straight, lower), above(upper_end, straight, upper))
 
     first = torch.where(concave, lower, _first_tangent(curve, x))
     share = torch.where(concave, 0.5, 0.0).to(lower.dtype) if choice is None else choice
@@ -79,7 +78,7 @@ def _over(curve: Curve, x: Box, choice: Tensor | None) -> tuple[Tensor, Tensor]:
     reach = up(torch.maximum((upper - at).abs(), (at - lower.relu()).abs()))
     # Greatest on the concave side near the tangent point; on the convex side at an end: at 0, which is on both, or at lower.
     offset = torch.maximum(up(above(curve.value(at), slope, at) + up(doubt * reach)), above(lower_end, slope, lower))
-    return torch.where(chord_holds, chord, slope), torch.where(chord_holds, chord_offset, offset)
+    return torch.where(chord_holds, straight, slope), torch.where(chord_holds, chord_offset, offset)
 
 
 def _first_tangent(curve: Curve, x: Box) -> Tensor:
