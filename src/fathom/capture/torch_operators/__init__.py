@@ -1,0 +1,1 @@
+"""What each aten operator becomes: functions marked `@imports("name")`, which `torch_table.table` finds."""
