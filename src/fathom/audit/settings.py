@@ -1,0 +1,261 @@
+"""What an audit is asked: `audit.toml` and the command line's flags, read into one frozen value.
+
+A key is a field of a dataclass here, with the reader that turns what was written into what is meant.
+
+    model = "model.onnx"                # or "package.module:factory", for a torch model
+    seed = 0
+
+    [data]
+    path = "test.npz"
+    limit = 200
+
+    [region]
+    kind = "linf"
+    radius = 0.03
+    range = [0, 1]
+
+    [budget]
+    total_seconds = 120
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from fathom.audit import keys
+from fathom.audit.keys import Key, Place, SettingsError, Source
+
+MAX_BYTES = 64 << 20
+"""No settings are larger than this."""
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A Python function without arguments that makes a torch model, by the import path that the user typed."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.name}"
+
+
+def _model(place: Place, value: object) -> Path | Factory:
+    parts = re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", str(value))
+    if parts and isinstance(value, str):
+        return Factory(parts[1], parts[2])
+    path = keys.existing(place, value)
+    if path.suffix in (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"):
+        place.refuse(
+            "an ONNX file, or the Python path of a function that makes the model (package.module:factory)",
+            f"{path.name}, which may be a pickle, and so could run any code",
+            "export it by torch.onnx.export, or give a factory that loads it",
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """[data]: where samples and labels are, and which of them make the cases."""
+
+    path: Annotated[Path, keys.existing]  # .npz or .safetensors
+    inputs: Annotated[str | None, keys.text] = None  # the samples' name in the file, where it does not go without saying
+    labels: Annotated[str | None, keys.text] = None
+    start: Annotated[int, keys.whole(0)] = 0  # the first case
+    limit: Annotated[int | None, keys.whole(1)] = None  # at most so many cases
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """[region]: what the adversary may choose. A ball round every sample, or one box."""
+
+    kind: Annotated[str, keys.choice("linf", "l2", "l1", "box")]
+    radius: Annotated[float | None, keys.number(0)] = None
+    range: Annotated[tuple[float, float] | None, keys.list_of(keys.number(), 2)] = None  # that every input keeps to
+    lower: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None  # the same, an end an input
+    upper: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None
+
+    def __post_init__(self) -> None:
+        if self.kind == "box" and self.radius is not None:
+            raise SettingsError("expected no radius for a box, which is the same for all; give lower and upper", "radius")
+        if self.kind != "box" and self.radius is None:
+            raise SettingsError(f"expected the radius of the {self.kind} balls, got none; add radius = 0.03, say", "radius")
+        if (self.lower is None) != (self.upper is None):
+            alone = "lower" if self.upper is None else "upper"
+            raise SettingsError(f"expected both lower and upper, got {alone} alone", alone)
+        if self.range is not None and self.lower is not None:
+            raise SettingsError("expected either range, or lower and upper, got both", "range")
+        if self.kind == "box" and self.lower is None:
+            raise SettingsError("expected lower and upper of the box, a number an input, got none", "lower")
+        self._check_ends()
+
+    def _check_ends(self) -> None:
+        if self.clip is None:
+            return
+        lower, upper = self.clip
+        name = "range" if self.range is not None else "upper"
+        if len(lower) != len(upper) and 1 not in (len(lower), len(upper)):
+            raise SettingsError(f"expected lower and upper of one length, got {len(lower)} and {len(upper)}", name)
+        size = max(len(lower), len(upper))
+        for i, (low, high) in enumerate(zip(lower * (size // len(lower)), upper * (size // len(upper)))):
+            if low > high:
+                raise SettingsError(f"expected lower <= upper, got {low:g} > {high:g} at input {i}", name)
+
+    @property
+    def clip(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Lower and upper ends, each one number for all inputs or one an input; None where nothing bounds them."""
+        if self.range is not None:
+            return (self.range[0],), (self.range[1],)
+        return None if self.lower is None or self.upper is None else (self.lower, self.upper)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """[[overseer.rules]]: a row over the outputs, or over outputs and inputs; it holds where its value is <= 0."""
+
+    coefficients: Annotated[tuple[float, ...], keys.list_of(keys.number())]
+    offset: Annotated[float, keys.number()] = 0.0
+    clause: Annotated[int | None, keys.whole(0)] = None  # rules of one number hold only together; without: each alone
+    strict: Annotated[bool, keys.truth] = False  # < 0 in place of <= 0
+
+
+@dataclass(frozen=True)
+class OverseerSettings:
+    """[overseer]: what a catastrophe is."""
+
+    kind: Annotated[str, keys.choice("misclassification", "targeted", "rules")] = "misclassification"
+    target: Annotated[int | None, keys.whole(0)] = None  # the class that must not be predicted
+    rules: Annotated[tuple[Rule, ...], keys.list_of(keys.table(Rule))] = ()
+
+    def __post_init__(self) -> None:
+        if (self.kind == "targeted") != (self.target is not None):
+            got = "none" if self.target is None else f"{self.target} for the kind {self.kind}"
+            raise SettingsError(f"expected a target where the kind is targeted, and only there, got {got}", "target")
+        if (self.kind == "rules") != bool(self.rules):
+            got = f"{len(self.rules)} for the kind {self.kind}"
+            raise SettingsError(f"expected [[overseer.rules]] where the kind is rules, and only there, got {got}", "rules")
+        sizes = sorted({len(rule.coefficients) for rule in self.rules})
+        if len(sizes) > 1:
+            raise SettingsError(f"expected rules with one number of coefficients, got {sizes}", "rules")
+        if len({rule.clause is None for rule in self.rules}) > 1:
+            raise SettingsError("expected a clause for every rule or for none, got some without", "rules")
+
+
+@dataclass(frozen=True)
+class BudgetSettings:
+    """[budget]: what the audit may spend."""
+
+    total_seconds: Annotated[float, keys.number(0, above=True)] = 60.0
+    case_seconds: Annotated[float | None, keys.number(0, above=True)] = None  # on any one case; without: its share of the total
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that an audit is asked."""
+
+    model: Annotated[Path | Factory, _model]
+    region: Annotated[RegionSettings, keys.table(RegionSettings)]
+    data: Annotated[DataSettings | None, keys.table(DataSettings)] = None
+    overseer: Annotated[OverseerSettings, keys.table(OverseerSettings)] = OverseerSettings()
+    budget: Annotated[BudgetSettings, keys.table(BudgetSettings)] = BudgetSettings()
+    input_shape: Annotated[tuple[int, ...] | None, keys.list_of(keys.whole(1))] = None  # of one sample; without: that of the data
+    casebook: Annotated[Path, keys.writable] = Path("casebook.db")
+    report: Annotated[Path, keys.writable] = Path("report.html")
+    seed: Annotated[int, keys.whole(0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.data is None and self.region.kind != "box":
+            raise SettingsError(
+                f"expected data, round whose samples the {self.region.kind} balls are, got none; add [data]", "data"
+            )
+        if self.data is not None and self.region.kind == "box":
+            raise SettingsError("expected no data for a box, which is the same for all, got some; leave them out", "data")
+        if self.region.kind == "box" and self.overseer.kind == "misclassification":
+            raise SettingsError(
+                "expected an overseer without labels for a box, got misclassification; use targeted or rules", "overseer"
+            )
+        used: dict[Path, str] = {}
+        places = {"model": self.model, "data": self.data and self.data.path, "casebook": self.casebook, "report": self.report}
+        for name, path in places.items():
+            if isinstance(path, Path):
+                other = used.setdefault(path.resolve(), name)
+                if other != name:
+                    raise SettingsError(
+                        f"expected another file than that of {other}, got {path}, which would be overwritten", name
+                    )
+
+
+def make_settings(table: Mapping[str, Any], flags: Mapping[str, str] | None = None) -> Settings:
+    """Settings from nested tables, as the command line builds them; paths are relative to the working directory.
+
+    Args:
+        table: what `audit.toml` would hold; None, wherever it stands, is not given.
+        flags: how the user knows a key, for errors: {"region.radius": "--linf"}.
+
+    Raises:
+        SettingsError: which key, what was expected, what came, and what to do.
+    """
+    return keys.build(Settings, Place(Source(None, "", flags or {}, frozenset())), _given(table))
+
+
+def read_settings(
+    path: str | Path, overrides: Mapping[str, Any] | None = None, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from an `audit.toml`, whose paths are relative to its folder.
+
+    Args:
+        overrides: nested tables, as for `make_settings`, that go before what the file says.
+        flags: as for `make_settings`.
+
+    Raises:
+        SettingsError: the file cannot be read, is no TOML, or says what cannot be meant; with the line, where it can be had.
+    """
+    path = Path(path)
+    text = _read(path)
+    try:
+        table = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise SettingsError(
+            f"{path}: expected TOML, got: {error or 'tables too deep'}; see https://toml.io for its rules"
+        ) from error
+    over = _given(overrides or {})
+    return keys.build(Settings, Place(Source(path, text, flags or {}, frozenset(_keys(over)))), _merge(table, over))
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise SettingsError(f"{path}: expected settings of at most {MAX_BYTES} bytes, got {path.stat().st_size}")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise SettingsError(f"{path}: expected a file of settings, got: {error.strerror}; check the path") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{path}: expected TOML, which is UTF-8 text, got byte {error.object[error.start]:#x} at {error.start}"
+        ) from error
+
+
+def _given(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is None, and tables that held nothing else."""
+    nested = {name: _given(value) if isinstance(value, Mapping) else value for name, value in table.items()}
+    return {name: value for name, value in nested.items() if value is not None and (value != {} or table[name] == {})}
+
+
+def _merge(table: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(table)
+    for name, value in over.items():
+        mine = merged.get(name)
+        merged[name] = _merge(mine, value) if isinstance(mine, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _keys(table: Mapping[str, Any], before: Key = ()) -> list[Key]:
+    found: list[Key] = []
+    for name, value in table.items():
+        found.extend(_keys(value, (*before, name)) if isinstance(value, Mapping) else [(*before, name)])
+    return found
