@@ -1,4 +1,7 @@
-"""A real chromium, driven over a pipe by the DevTools protocol (https://chromedevtools.github.io/devtools-protocol), network cut."""
+"""A real chromium with its network cut, driven over a pipe by the DevTools protocol.
+
+The protocol: https://chromedevtools.github.io/devtools-protocol
+"""
 
 from __future__ import annotations
 
@@ -80,7 +83,7 @@ class Page:
             self.events.append(self._next(end - time.monotonic()))
         self.settle()
 
-    def settle(self, quiet: float = 0.3) -> None:
+    def settle(self, quiet: float = 0.1) -> None:
         """Take in events until none came for a while."""
         with contextlib.suppress(TimeoutError):
             while True:
@@ -94,7 +97,7 @@ class Page:
         return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[str]:
-        """Console messages, log entries, exceptions and the issues that chromium's own audit raises (refused content among them)."""
+        """Console messages, log entries, exceptions, and the issues that chromium raises (refused content among them)."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded", "Audits.issueAdded")
         return [json.dumps(event["params"]) for event in self.events if event["method"] in kinds]
 

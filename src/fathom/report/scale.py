@@ -5,8 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from fathom.report.markup import Content, Markup, tag
 from fathom.report.words import typeset
+
+LARGEST = 1e300  # so that no difference of two ends overflows
 
 
 @dataclass(frozen=True)
@@ -16,6 +21,21 @@ class Scale:
     left: float
     right: float
     margin: float = 0.0  # per cent kept free at either side
+
+    @staticmethod
+    def around(lower: Tensor, upper: Tensor) -> Scale:
+        """Holds 0, the least upper and the greatest lower end; of the ends beyond those, the widest tenth runs off."""
+        lower, upper = (ends[torch.isfinite(ends)].clamp(-LARGEST, LARGEST) for ends in (lower, upper))
+        left, right = [0.0], [0.0]
+        if len(upper):
+            left.append(upper.min().item())
+            right.append(upper.quantile(0.9).item())
+        if len(lower):
+            left.append(lower.quantile(0.1).item())
+            right.append(lower.max().item())
+        low, high = min(left), max(right)
+        room = (high - low) * 0.04 or 1.0
+        return Scale(low - room, high + room)
 
     def share(self, value: float) -> float:
         """Where `value` stands, in per cent of the width; what lies beyond the ends stands at the edge of the picture."""

@@ -93,7 +93,7 @@ g.proved circle, g.broken circle { fill: var(--tone); }
 .pairs dt { color: var(--muted); flex: none; }
 .pairs dd { margin: 0; text-align: right; }
 
-.scroll { overflow-x: auto; margin: 0 0 1.5rem; }
+.scroll { position: relative; overflow-x: auto; margin: 0 0 1.5rem; }
 table { border-collapse: collapse; max-width: 100%; font-size: 0.875rem; line-height: 1.45; }
 caption { text-align: left; padding: 0 0 0.5rem; }
 th, td {
@@ -115,6 +115,8 @@ summary { cursor: pointer; color: var(--muted); font-size: 0.875rem; padding: 0.
 summary:hover { color: var(--ink); }
 code, pre { font: 0.8125rem/1.5 ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; overflow-wrap: anywhere; }
 pre { margin: 0 0 1rem; padding: 0.875rem 1rem; background: var(--code); border-radius: 8px; white-space: pre-wrap; }
+.recipe { white-space: pre; overflow-x: auto; }
+.unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 .card pre { max-height: 11rem; overflow-y: auto; padding: 0.75rem; font-size: 0.75rem; }
 
 @media (max-width: 34rem) {
@@ -127,12 +129,12 @@ pre { margin: 0 0 1rem; padding: 0.875rem 1rem; background: var(--code); border-
 }
 @media print {
   :root { --paper: #fff; --raised: #fff; --ink: #000; --muted: #444; }
-  body { max-width: none; padding: 0; font-size: 10pt; }
-  nav { display: none; }
+  html { font-size: 9.5pt; }
+  body { max-width: none; padding: 0; }
+  nav, details { display: none; }
   .card, figure, tr { break-inside: avoid; }
   h2, h3 { break-after: avoid; }
   .block, .danger, .pixels, .scale img { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-  .card pre { max-height: none; }
-  details::details-content { content-visibility: visible; display: block; }
+  .recipe { white-space: pre-wrap; }
 }
 """

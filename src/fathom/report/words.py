@@ -72,6 +72,12 @@ def paragraph(*children: Content, class_: str | None = None) -> Markup:
     return tag("p", *children, class_=class_)
 
 
+def called(result: AuditResult, case: int) -> str:
+    """A case by number and, where that says more, by title: "case 17 \u00b7 digit 3"."""
+    number, title = f"case {case}", result.titles[case]
+    return number if title in ("", number) else f"{number} \u00b7 {title}"
+
+
 def typeset(text: str) -> str:
     """The text with its percentages held together."""
     return text.replace(" %", "\u00a0%")

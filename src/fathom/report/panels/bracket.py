@@ -12,7 +12,7 @@ from fathom.audit.result import AuditResult
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
 from fathom.report.scale import Scale, beside, figure, line, number, text
-from fathom.report.words import ALREADY, BROKEN, PROVED, UNKNOWN, Group, lower_words, many, mark, table, upper_words
+from fathom.report.words import ALREADY, BROKEN, PROVED, UNKNOWN, Group, called, lower_words, many, mark, table, upper_words
 
 BANDS = (BROKEN, UNKNOWN, PROVED)
 DRAWN = 300  # lines at most
@@ -53,25 +53,10 @@ def _sample(cases: Tensor, total: int) -> Tensor:
     return cases[torch.linspace(0, len(cases) - 1, min(count, len(cases))).round().long()]
 
 
-def _scale(lower: Tensor, upper: Tensor) -> Scale:
-    """Wide enough for every point found and every proof of safety; the loosest tenth of the other ends runs off the picture."""
-    lower, upper = lower[torch.isfinite(lower)], upper[torch.isfinite(upper)]
-    left, right = [0.0], [0.0]
-    if len(upper):
-        left.append(upper.min().item())
-        right.append(upper.quantile(0.9).item())
-    if len(lower):
-        left.append(lower.quantile(0.1).item())
-        right.append(lower.max().item())
-    low, high = min(left), max(right)
-    room = (high - low) * 0.04 or 1.0
-    return Scale(low - room, high + room)
-
-
 def _picture(result: AuditResult, bands: dict[Group, Tensor]) -> Markup:
     drawn = torch.cat(list(bands.values()))
     lower, upper = result.answers.lower[drawn], result.answers.upper[drawn]
-    scale, pitch = _scale(lower, upper), min(14.0, max(3.0, 120 / len(drawn)))
+    scale, pitch = Scale.around(lower, upper), min(14.0, max(3.0, 120 / len(drawn)))
     parts, y = [], 24.0
     for group, cases in bands.items():
         if len(cases):
@@ -96,7 +81,7 @@ def _name(group: Group, size: int, y: float) -> Markup:
 
 def _row(result: AuditResult, case: int, scale: Scale, y: float) -> Markup:
     lower, upper = result.answers.lower[case].item(), result.answers.upper[case].item()
-    words = f"case {case}, {result.titles[case]}: {lower_words(lower)} to {upper_words(upper)}"
+    words = f"{called(result, case)}: {lower_words(lower)} to {upper_words(upper)}"
     decides = {"proved": lower, "broken": upper}.get(_group(result, case).key)
     dot = "" if decides is None else tag("circle", cx=scale.at(decides), cy=number(y), r="1.75")
     return tag("g", tag("title", words), line(scale.at(lower), scale.at(upper), y, y), dot)

@@ -5,23 +5,21 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from fathom.audit.result import AuditResult
+from fathom.report.easel import Easel
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
-from fathom.report.pictures import Layout, difference, image, layout, photograph, scale_bar
-from fathom.report.png import data_uri
-from fathom.report.words import BROKEN, lower_words, many, mark, measured, paragraph, table, upper_words
+from fathom.report.words import BROKEN, called, lower_words, many, mark, measured, paragraph, table, upper_words
 
 CARDS = 24
 ROOM = 600_000  # characters: the page stays under a megabyte whatever the inputs are
 PASTED = 2048  # numbers of an input, at most, that are written out to be pasted
-CHANGES, SCORES = 10, 3  # lines of a table of changed features; outputs named
+SCORES = 3  # outputs named
 
 
 class Gallery(Panel):
@@ -44,37 +42,6 @@ class Gallery(Panel):
                 break
             cards.append(card)
         return join(_introduction(result, len(cards)), _kinds(result), easel.legend(), tag("div", cards, class_="cards"))
-
-
-@dataclass(frozen=True)
-class Easel:
-    """How the inputs of these cards are drawn: one scale for all of them, so that cards can be compared."""
-
-    layout: Layout | None
-    low: float
-    high: float
-    reach: float  # the largest change
-
-    @staticmethod
-    def of(result: AuditResult, cases: Tensor) -> Easel:
-        before, after = result.x[cases].to(torch.float64), result.answers.found.x[cases].to(torch.float64)
-        both = torch.cat([before, after])
-        return Easel(layout(result.inputs), both.min().item(), both.max().item(), (after - before).abs().max().item())
-
-    def legend(self) -> Markup:
-        if self.layout is None:
-            return join()
-        bar = tag("img", src=data_uri(scale_bar()), alt="from blue through white to red", width=160, height=12)
-        scale = tag("span", f"{measured(-self.reach)} ", bar, f" +{measured(self.reach)}", class_="scale")
-        notes = [f"Pictures run from {measured(self.low)} (black) to {measured(self.high)} (white)."]
-        if self.layout.channels == 3:
-            notes = [
-                f"Each channel runs from {measured(self.low)} to {measured(self.high)}.",
-                "The difference is that of the channel that changed most.",
-            ]
-        if self.layout.shrink > 1:
-            notes.append(f"Drawn at 1/{self.layout.shrink} of their size.")
-        return tag("div", paragraph("Difference, after less before: ", scale), paragraph(" ".join(notes)), class_="legend")
 
 
 def _introduction(result: AuditResult, shown: int) -> Markup:
@@ -110,43 +77,18 @@ def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
         class_="pairs",
     )
     heading = tag("h3", mark(BROKEN), " ", result.judgements[case] or result.titles[case], id=name)
-    where = paragraph(f"case {case} \u00b7 {result.titles[case]}", class_="muted")
-    shown = _changes(result, case) if easel.layout is None else _triptych(result, case, easel, easel.layout)
+    where = paragraph(called(result, case), class_="muted")
     return tag(
         "article",
         heading,
         where,
-        shown,
+        easel.show(result, case),
         margins,
         _scores(result, case),
         _again(result, case),
         class_="card",
         aria_labelledby=name,
     )
-
-
-def _triptych(result: AuditResult, case: int, easel: Easel, shape: Layout) -> Markup:
-    before, after = shape.pixels(result.x[case]), shape.pixels(result.answers.found.x[case])
-    pictures = (
-        ("before", photograph(before, easel.low, easel.high), f"Case {case} as it was: {result.titles[case]}"),
-        ("after", photograph(after, easel.low, easel.high), f"Case {case} changed so that it fails: {result.judgements[case]}"),
-        ("difference", difference(after - before, easel.reach), f"Case {case}, after less before"),
-    )
-    return tag(
-        "div", [tag("figure", image(pixels, alt), tag("figcaption", name)) for name, pixels, alt in pictures], class_="triptych"
-    )
-
-
-def _changes(result: AuditResult, case: int) -> Markup:
-    before, after = result.x[case].to(torch.float64), result.answers.found.x[case].to(torch.float64)
-    change = after - before
-    order = change.abs().argsort(descending=True, stable=True)
-    moved = int((change != 0).sum())
-    names = result.features or tuple(f"{port.name}[{i}]" for port in result.inputs for i in range(port.size))
-    shown = order[: min(moved, CHANGES)].tolist()
-    rows = [(names[i], measured(before[i].item()), measured(after[i].item())) for i in shown]
-    rest = paragraph(f"and {many(moved - CHANGES, 'smaller change')}", class_="muted") if moved > CHANGES else join()
-    return join(table("Largest change first", ("feature", "before", "after"), rows), rest)
 
 
 def _scores(result: AuditResult, case: int) -> Markup:

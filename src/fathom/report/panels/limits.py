@@ -10,12 +10,10 @@ from fathom.report.panel import Panel
 from fathom.report.words import paragraph, table
 
 ARITHMETIC = {
-    "real": (
-        "Proofs are about the network over the real numbers with the file's own weights; the rounding of the proof's own "
-        "computation is accounted for. The deployed program rounds, and could differ where a margin is within its rounding of 0."
-    ),
-    "float32": "Proofs are about the float32 program itself, for any order of summation.",
+    "real": "The network over the real numbers, with the file's own weights; proofs account for their own rounding.",
+    "float32": "The float32 program itself, for any order of summation.",
 }
+STANDING = ("Only the cases of this audit, only changes within its region and only its kind of failure were judged.",)
 MEANINGS = (
     ("margin", "How far an output is from failing. Above 0 is safe, 0 or below fails."),
     ("counterexample", "This input, on the deployed program, fails. Run again and confirmed, with no tolerance."),
@@ -35,14 +33,12 @@ class Limits(Panel):
     title: ClassVar[str] = "Limits, and what the words mean"
 
     def body(self, result: AuditResult) -> Markup:
-        standing = [
-            "Only the cases of this audit, only changes within the region named above and only this kind of failure were judged.",
-            ARITHMETIC.get(result.arithmetic, f"The arithmetic is {result.arithmetic}."),
-            *([f"Nothing could be proved: {result.obstacle}"] if result.obstacle else []),
-        ]
-        sentences = tag("ul", [tag("li", sentence) for sentence in (*standing, *result.limits)])
+        limits = list(result.limits or STANDING)
+        if result.obstacle:
+            limits.append(f"Nothing could be proved: {result.obstacle}")
+        arithmetic = (f"{result.arithmetic} arithmetic", ARITHMETIC.get(result.arithmetic, "What proofs are about."))
         return join(
             paragraph("Every figure on this page is to be read with these limits."),
-            sentences,
-            table("What kind of statement each word is", ("word", "says"), [*MEANINGS], words=2),
+            tag("ul", [tag("li", sentence) for sentence in limits]),
+            table("What kind of statement each word is", ("word", "says"), [*MEANINGS, arithmetic], words=2),
         )

@@ -44,9 +44,10 @@ def _bar(result: AuditResult) -> Markup:
         for tick in (0, 25, 50, 75, 100)
     ]
     least, most = result.share
+    measure = result.measure[:1].upper() + result.measure[1:]
     means = (
-        f"{result.measure.capitalize()}, over {many(counts.cases, 'case')}, is {result.share_words}: the left end is what is "
-        "proved, the right end what is not yet broken. More work moves the two ends towards each other, never apart. "
+        f"{measure}, over {many(counts.cases, 'case')}, is {result.share_words}: the left end is what is proved, the right end "
+        "what is not yet broken. More work moves the two ends towards each other, never apart. "
         "It is a statement about these cases, not about others."
     )
     label = ", ".join(f"{group.word} {int(group.members(result).sum())}" for group in GROUPS)
@@ -85,8 +86,9 @@ def _worst(result: AuditResult) -> Markup:
         return paragraph("No point is known for any case that is right when clean.")
     lower = lower_words(worst.lower)
     proved = f"proved: no worse than {lower}" if math.isfinite(worst.lower) else lower
-    case = f"case {worst.case}" + (f", {worst.judgement}" if worst.judgement else "")
-    return paragraph("Worst found: ", tag("strong", f"{case}, margin {upper_words(worst.margin)}"), f" ({proved}).")
+    found = f"case {worst.case}" + (f", {worst.judgement}" if worst.judgement else "") + f", margin {upper_words(worst.margin)}"
+    shown = tag("a", found, href=f"#broken-{worst.case}") if result.broken[worst.case] else tag("strong", found)
+    return paragraph("Worst found: ", shown, f" ({proved}).")
 
 
 def _anchor(tick: int) -> str:
