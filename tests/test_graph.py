@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import mpmath
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fathom.capture import pool, rewrite
+from fathom.capture.fold import fold
 from fathom.capture.graph import Graph
 from fathom.core.box import Box
 from fathom.core.enclosure import enclose
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Network
+from fathom.core.operator import Operator
+from fathom.ops.batch_norm import BatchScale
+from fathom.ops.conv import Conv, ConvTranspose
 from fathom.ops.dense import Dense
 from fathom.ops.layout import Reshape
 from fathom.ops.relu import Relu
+from fathom.ops.scale import Shift
 from fathom.ops.sum import Sum
 
 Build = Callable[..., int]
@@ -316,3 +322,80 @@ def test_average_pool(kernel: int, stride: int, pad: int, *, ceil: bool, count_p
 
 def test_global_average_pool() -> None:
     check(rewrite.global_average_pool, lambda x: x.mean((2, 3), keepdim=True), (3, 4, 5))
+
+
+def _normalised(layer: str) -> Network:
+    """A layer, a normalisation whose shift nearly cancels, a rectifier; the layer's own shift missing at times."""
+    graph = Graph([("x", (4, 5, 5) if layer != "dense" else (4,))])
+    if layer == "dense":
+        y = graph.add("layer", Dense(random(6, 4), random(6)), 1)
+    elif layer == "conv":
+        y = graph.add("layer", Conv(random(6, 2, 3, 3), None, (5, 5), (2, 1), ((1, 0), (1, 1)), (1, 1), 2), 1)
+    else:
+        y = graph.add("layer", ConvTranspose(random(4, 3, 3, 2), random(6), (2, 1), ((1, 0), (1, 1)), (1, 0), (1, 1), 2), 1)
+    y = rewrite.batch_norm(graph, "norm", y, random(6), random(6, low=0.1), random(6), random(6))
+    return graph.finish([("y", graph.add("relu", Relu(), y))]).freeze(torch.float64)
+
+
+def _folded_numbers(layer: Operator) -> list[float]:
+    return [*layer.weight.flatten().tolist(), *layer.shift.tolist()]
+
+
+def _exact_numbers(network: Network, kind: type[Operator]) -> list[mpmath.mpf]:
+    """Weights and shift as they should be, to 60 digits: weight * gamma / sqrt(var + epsilon), channel by channel."""
+    (layer,) = (node.operator for node in network.nodes if isinstance(node.operator, kind))
+    (mean,) = (node.operator for node in network.nodes if isinstance(node.operator, Shift))
+    (norm,) = (node.operator for node in network.nodes if isinstance(node.operator, BatchScale))
+    with mpmath.workdps(60):
+        roots = [mpmath.sqrt(mpmath.mpf(v) + mpmath.mpf(norm.epsilon)) for v in norm.variance.tolist()]
+        factors = [mpmath.mpf(g) / root for g, root in zip(norm.weight.tolist(), roots, strict=True)]
+        channel = torch.arange(6)
+        if kind is ConvTranspose:  # the outputs of each of two groups lie along the second axis
+            owner = channel.reshape(2, 1, 3, 1, 1).expand(2, 2, 3, *layer.weight.shape[2:])
+        else:
+            owner = channel.reshape(-1, *[1] * (layer.weight.ndim - 1)).expand(layer.weight.shape)
+        numbers = [
+            mpmath.mpf(w) * factors[c] for w, c in zip(layer.weight.flatten().tolist(), owner.flatten().tolist(), strict=True)
+        ]
+        shift = torch.zeros(6) if layer.shift is None else layer.shift
+        gaps = zip(shift.tolist(), mean.offset.flatten().tolist(), factors, strict=True)
+        return numbers + [(mpmath.mpf(b) - mpmath.mpf(m)) * f for b, m, f in gaps]
+
+
+@pytest.mark.parametrize("layer", ["dense", "conv", "transposed"])
+def test_fold_keeps_the_function_and_counts_its_roundings(layer: str) -> None:
+    network = _normalised(layer)
+    folded = fold(network)
+    assert len(folded.nodes) == len(network.nodes) - 1
+    assert folded.index("norm")
+    assert not any(isinstance(node.operator, BatchScale) for node in folded.nodes)
+    kind = {"dense": Dense, "conv": Conv, "transposed": ConvTranspose}[layer]
+    (operator,) = (node.operator for node in folded.nodes if isinstance(node.operator, kind))
+    assert operator.roundings == 6
+    with mpmath.workdps(60):
+        for got, exact in zip(_folded_numbers(operator), _exact_numbers(network, kind), strict=True):
+            assert abs(mpmath.mpf(got) - exact) <= 6 * mpmath.mpf(2) ** -53 * abs(exact)
+    x = random(8, network.input_size)
+    torch.testing.assert_close(folded(x), network(x), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        folded.values(x)[folded.index("norm")], network.values(x)[network.index("norm")], rtol=1e-12, atol=1e-12
+    )
+    ours, theirs = enclose(folded, Box(x, x))[-1], enclose(network, Box(x, x))[-1]
+    assert (torch.maximum(ours.lower, theirs.lower) <= torch.minimum(ours.upper, theirs.upper)).all()
+
+
+def test_fold_leaves_what_others_read() -> None:
+    graph = Graph([("x", (4,))])
+    y = graph.add("layer", Dense(random(6, 4)), 1)
+    norm = rewrite.batch_norm(graph, "norm", y, random(6), random(6, low=0.1))
+    network = graph.finish([("y", norm), ("layer", y)]).freeze(torch.float64)
+    assert [node.name for node in fold(network).nodes] == [node.name for node in network.nodes]
+
+
+def test_fold_refuses_what_is_not_frozen() -> None:
+    graph = Graph([("x", (4,))])
+    y = graph.add("layer", Dense(torch.nn.Parameter(torch.ones(2, 4))), 1)
+    network = graph.finish([("y", y)])
+    for other in (network, network.to(torch.float64), network.freeze(torch.float32)):
+        with pytest.raises(FathomError, match=r"freeze\(torch.float64\)"):
+            fold(other)
