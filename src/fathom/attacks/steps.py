@@ -1,14 +1,14 @@
 """Steps: one move downhill that stays in a region, by whatever means the region offers.
 
-All are steps along the region's own linear minimisation oracle: towards the point s of the set where the gradient's
-linear model is least. For an L-infinity ball, s - middle is the sign step, for an L2 ball the normalised gradient, for an
-L1 ball a step in few inputs; scaling the gradient changes none of them.
+All are steps along the region's own linear minimisation oracle: towards the point of the set where the gradient's linear
+model is least. That is the sign step in an L-infinity ball, the normalised gradient in an L2 ball, a step in few inputs in
+an L1 ball; scaling the gradient changes none of them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -38,7 +38,7 @@ def stepper(region: Region, dtype: torch.dtype) -> Step:
         far = torch.full((len(region), region.size), torch.inf, dtype=dtype)
         return ClampedStep(region.project(-far), region.project(far))
     if isinstance(region, Projectable):
-        return ProjectedStep(region, region.box().middle)
+        return ProjectedStep(region)
     return FrankWolfeStep(region)
 
 
@@ -65,18 +65,16 @@ class ClampedStep(Step):
 @final
 @dataclass(frozen=True, eq=False)
 class ProjectedStep(Step):
-    """In a region with a projection: by the oracle's minimiser as seen from the middle, with momentum, and projected back."""
+    """In a region with a projection: towards the oracle's minimiser, with momentum, and projected back."""
 
     region: Projectable
-    middle: Tensor  # [L, d] float64
 
     def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        best = minimiser(self.region, gradient)
-        target = self.region.project(x + size[:, None] * (best - self.middle).to(x.dtype))
+        target = x + size.clamp(max=1)[:, None] * (minimiser(self.region, gradient) - x)
         return self.region.project(with_momentum(x, previous, target))
 
     def take(self, index: Tensor) -> ProjectedStep:
-        return replace(self, region=self.region.take(index), middle=self.middle[index])
+        return ProjectedStep(self.region.take(index))
 
 
 @final
@@ -87,16 +85,16 @@ class FrankWolfeStep(Step):
     region: Region
 
     def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        best = minimiser(self.region, gradient).to(x.dtype)
-        return x + size.clamp(max=1)[:, None] * (best - x)
+        """Without momentum, and so with a quarter of the step."""
+        return x + (size / 4).clamp(max=1)[:, None] * (minimiser(self.region, gradient) - x)
 
     def take(self, index: Tensor) -> FrankWolfeStep:
         return FrankWolfeStep(self.region.take(index))
 
 
 def minimiser(region: Region, gradient: Tensor) -> Tensor:
-    """The oracle's minimisers [L, d], float64, of one row [L, d] a set."""
-    return region.minimise(gradient.to(torch.float64)[:, None])[1][:, 0]
+    """The oracle's minimisers [L, d] of one row [L, d] a set, in the dtype of the row."""
+    return region.minimise(gradient.to(torch.float64)[:, None])[1][:, 0].to(gradient.dtype)
 
 
 def with_momentum(x: Tensor, previous: Tensor, target: Tensor) -> Tensor:
