@@ -60,10 +60,8 @@ class LinearRules(Overseer):
         stricts = torch.zeros(max(count, 0), dtype=torch.bool) if strict is None else torch.as_tensor(strict, dtype=torch.bool)
         shapes = {"rows": matrix.shape[:1], "clause": numbers.shape, "strict": stricts.shape}
         if count < 0 or matrix.ndim != 2 or any(shape != (count,) for shape in shapes.values()):
-            got = {"rows": list(matrix.shape), "offsets": list(constants.shape), "clause": list(numbers.shape)}
-            raise FathomError(
-                f"expected rows [R, m], and offsets, clause and strict [R], got {got}, strict {list(stricts.shape)}"
-            )
+            got = f"{list(matrix.shape)}, {list(constants.shape)}, {list(numbers.shape)}, {list(stricts.shape)}"
+            raise FathomError(f"expected rows [R, m], offsets [R], clause [R] and strict [R], got the shapes {got}")
         if not bool(torch.isfinite(matrix).all() and torch.isfinite(constants).all()):
             raise FathomError(f"expected rules of finite numbers, got rows {matrix.tolist()} and offsets {constants.tolist()}")
         if bool((numbers < 0).any()):
@@ -120,13 +118,16 @@ def _misfit(size: int, outputs: int, inputs: int) -> str:
 
 
 def _words(row: list[float], offset: float, *, strict: bool) -> str:
-    """A row as a person would write it: terms with a positive coefficient on the left, the others on the right."""
+    """A row as a person would write it: "2 Y_0 <= 3", "Y_1 >= -1", "Y_0 + 0.5 <= Y_1"."""
     sides: tuple[list[str], list[str]] = ([], [])
     for output, coefficient in enumerate(row):
         if coefficient:
             size = "" if abs(coefficient) == 1 else f"{abs(coefficient):.6g} "
             sides[coefficient < 0].append(f"{size}Y_{output}")
-    if offset:
+    if sides[1] and not sides[0]:
+        return f"{' + '.join(sides[1])} {'>' if strict else '>='} {offset:.6g}"
+    if not sides[1]:
+        sides[1].append(f"{0.0 - offset:.6g}")
+    elif offset:
         sides[offset < 0].append(f"{abs(offset):.6g}")
-    left, right = (" + ".join(side) or "0" for side in sides)
-    return f"{left} {'<' if strict else '<='} {right}"
+    return f"{' + '.join(sides[0]) or '0'} {'<' if strict else '<='} {' + '.join(sides[1])}"

@@ -17,6 +17,9 @@ from fathom.core.errors import NotUnderstood
 MOST_ALTERNATIVES = 100_000
 """Of a formula written as a disjunction. A conjunction of n disjunctions of two has 2^n."""
 
+MOST_STEPS = 10_000_000
+"""Pairs of alternatives tried, and rows copied, until a formula is a disjunction: seconds."""
+
 
 class Interval(NamedTuple):
     """The numbers between two ends; None is no end, and an open end is itself left out."""
@@ -65,7 +68,8 @@ def normal_form(formula: Formula) -> NormalForm:
     Raises:
         NotUnderstood: it has more than `MOST_ALTERNATIVES`.
     """
-    stack = [_Junction([(formula, True)], conjunction=True)]
+    limits = _Limits()
+    stack = [_Junction([(formula, True)], limits, conjunction=True)]
     while True:
         junction = stack[-1]
         if junction.todo:
@@ -75,15 +79,49 @@ def normal_form(formula: Formula) -> NormalForm:
         elif len(stack) > 1:
             stack[-2].add(stack.pop().alternatives())
         else:
-            possible = [] if junction.impossible else _product(junction.parts)
+            possible = [] if junction.impossible else limits.product(junction.parts)
             return NormalForm(junction.own(), possible)
+
+
+class _Limits:
+    """What writing out one formula has taken so far, and where it ends."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def product(self, parts: Iterable[list[Alternative]]) -> list[Alternative]:
+        """The alternatives of a conjunction of disjunctions, the shortest first."""
+        product = [Alternative({}, ())]
+        for part in sorted(parts, key=len):
+            self.check([], steps=len(product) * len(part))
+            joined: list[Alternative] = []
+            for left in product:
+                joined.extend(both for right in part if (both := _join(left, right)) is not None)
+                self.check(joined)
+            product = joined
+            self.check(product, steps=sum(len(alternative.rows) for alternative in product))
+        return product
+
+    def check(self, alternatives: list[Alternative], steps: int = 0) -> None:
+        """Count steps.
+
+        Raises:
+            NotUnderstood: there are too many, or too many alternatives.
+        """
+        self.steps += steps
+        if len(alternatives) > MOST_ALTERNATIVES or self.steps > MOST_STEPS:
+            raise NotUnderstood(
+                f"expected a property that is a disjunction of at most {MOST_ALTERNATIVES} alternatives, written out in at most "
+                f"{MOST_STEPS} steps, got one that needs more; split it, one property for each member of one of its disjunctions"
+            )
 
 
 class _Junction:
     """A conjunction or disjunction while it is being worked through; nested ones of its own kind are taken in as they come."""
 
-    def __init__(self, todo: list[tuple[Formula, bool]], *, conjunction: bool) -> None:
+    def __init__(self, todo: list[tuple[Formula, bool]], limits: _Limits, *, conjunction: bool) -> None:
         self.conjunction = conjunction
+        self.limits = limits
         self.todo = todo  # formulas, and whether they are meant or their negations; last first
         self.bounds: dict[Variable, Interval] = {}  # of a conjunction: what its own rows say
         self.rows: list[Row] = []
@@ -100,13 +138,13 @@ class _Junction:
         else:
             parts = [(part, meant) for part in reversed(formula.parts)]
             if isinstance(formula, And if meant else Or) != self.conjunction:
-                return _Junction(parts, conjunction=not self.conjunction)
+                return _Junction(parts, self.limits, conjunction=not self.conjunction)
             self.todo.extend(parts)
         return None
 
     def add_row(self, row: Row) -> None:
         if not self.conjunction:
-            single = _Junction([], conjunction=True)
+            single = _Junction([], self.limits, conjunction=True)
             single.add_row(row)
             self.add(single.alternatives())
         elif not row.coefficients:
@@ -123,8 +161,8 @@ class _Junction:
         if self.conjunction or not self.parts:
             self.parts.append(alternatives)
         else:
-            _limited(len(self.parts[0]) + len(alternatives))
             self.parts[0].extend(alternatives)
+            self.limits.check(self.parts[0])
 
     def own(self) -> Alternative:
         return Alternative(self.bounds, tuple(self.rows))
@@ -134,7 +172,7 @@ class _Junction:
             return self.parts[0] if self.parts else []
         if self.impossible or any(interval.empty for interval in self.bounds.values()):
             return []
-        return _product([[self.own()], *self.parts])
+        return self.limits.product([[self.own()], *self.parts])
 
 
 def _bound(row: Row) -> Interval:
@@ -142,19 +180,6 @@ def _bound(row: Row) -> Interval:
     ((_, coefficient),) = row.coefficients
     end = -row.constant if coefficient == 1 else row.constant if coefficient == -1 else -row.constant / coefficient
     return Interval(upper=end, upper_open=row.strict) if coefficient > 0 else Interval(lower=end, lower_open=row.strict)
-
-
-def _product(parts: Iterable[list[Alternative]]) -> list[Alternative]:
-    """The alternatives of a conjunction of disjunctions, the shortest first."""
-    product = [Alternative({}, ())]
-    for part in sorted(parts, key=len):
-        _limited(len(product) * len(part) // 100)  # of those that are tried, most may turn out empty
-        joined: list[Alternative] = []
-        for left in product:
-            joined.extend(both for right in part if (both := _join(left, right)) is not None)
-            _limited(len(joined))
-        product = joined
-    return product
 
 
 def _join(left: Alternative, right: Alternative) -> Alternative | None:
@@ -169,11 +194,3 @@ def _join(left: Alternative, right: Alternative) -> Alternative | None:
             return None
         bounds[variable] = met
     return Alternative(bounds, left.rows + right.rows)
-
-
-def _limited(count: int) -> None:
-    if count > MOST_ALTERNATIVES:
-        raise NotUnderstood(
-            f"expected a property of at most {MOST_ALTERNATIVES} alternatives once it is a disjunction of conjunctions, "
-            "got more; split it into several properties, one for each member of one of its disjunctions"
-        )

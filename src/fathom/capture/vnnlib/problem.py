@@ -89,7 +89,8 @@ def _spec(property: Property) -> Spec:
     of = torch.tensor([kinds.setdefault(each.clauses, len(kinds)) for each in property.sets], dtype=torch.int64)
     rows = [(number, row) for clauses in kinds for number, clause in enumerate(clauses) for row in clause or (_ALWAYS,)]
     counts = [sum(len(clause) or 1 for clause in clauses) for clauses in kinds]
-    place = torch.tensor([(k, r) for k, count in enumerate(counts) for r in range(count)]).reshape(-1, 2).unbind(1)
+    place = torch.tensor([(k, r) for k, count in enumerate(counts) for r in range(count)], dtype=torch.int64)
+    place = place.reshape(-1, 2)
     over_inputs = any(variable >= 0 for _, row in rows for variable, _ in row.coefficients[-1:])  # ascending: Y before X
     columns = property.outputs + (property.inputs if over_inputs else 0)
     shape = (max(len(kinds), 1), max(counts, default=1))
@@ -102,11 +103,11 @@ def _spec(property: Property) -> Spec:
     entries = [(i, v, c) for i, (coefficients, _, _) in enumerate(exact) for v, c in coefficients]
     at = torch.tensor([(i, ~v if v < 0 else property.outputs + v) for i, v, _ in entries], dtype=torch.int64).reshape(-1, 2)
     matrix = torch.zeros(*shape, columns, dtype=torch.float64)
-    matrix[place[0][at[:, 0]], place[1][at[:, 0]], at[:, 1]] = torch.tensor([c for _, _, c in entries], dtype=torch.float64)
+    matrix[*place[at[:, 0]].unbind(1), at[:, 1]] = torch.tensor([c for _, _, c in entries], dtype=torch.float64)
 
     def spread(values: list[float], padding: float) -> Tensor:
         padded = torch.full(shape, padding, dtype=torch.float64)
-        padded[place] = torch.tensor(values, dtype=torch.float64)
+        padded[*place.unbind(1)] = torch.tensor(values, dtype=torch.float64)
         return padded
 
     return Spec.make(

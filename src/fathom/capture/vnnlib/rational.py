@@ -37,9 +37,9 @@ def to_float(value: Coefficient, dtype: torch.dtype, rounding: Rounding) -> floa
 
 
 def float_text(value: Coefficient) -> str:
-    """A rational number as a person reads it, to six digits, however large."""
+    """A rational number as a person reads it, however large."""
     try:
-        return f"{float(value):.6g}"
+        return repr(float(value))
     except OverflowError:
         return f"about {'-' if value < 0 else ''}2^{abs(value.numerator).bit_length() - value.denominator.bit_length()}"
 
