@@ -13,7 +13,8 @@ from typing import Generic, Protocol, Self, TypeVar
 import torch
 from torch import Tensor
 
-from fathom.attacks.gradient import descend
+from fathom.attacks.descent import descend
+from fathom.attacks.objective import Objective
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
@@ -23,6 +24,7 @@ from fathom.core.solver import Hints, Observer
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
 ATTACK_LEAVES = 64
 OBSERVE_SECONDS = 1.0
+ROUND_SECONDS = 0.6  # what a round should take: often enough to look at the clock
 
 
 class Leaves(Protocol):
@@ -125,6 +127,7 @@ class Frontier(Generic[L]):
     def __post_init__(self) -> None:
         assert self.problem.network is not None
         self._network = self.problem.network.freeze(torch.float64)
+        self.objective = Objective.of(self.problem)
 
 
 def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
@@ -154,12 +157,13 @@ def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observ
 
 def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> Reason:
     """Rounds, until none is left to do or the clock says why not."""
-    rounds, told = 0, time.monotonic()
+    rounds, told, size = 0, time.monotonic(), min(64, tree.batch)
     while len(state.leaves):
         stop = clock.over()
         if stop is not None:
             return stop
-        chosen, state.leaves = _choose(state.leaves, tree.batch, clock.budget.memory)
+        chosen, state.leaves = _choose(state.leaves, size, clock.budget.memory)
+        began = time.monotonic()
         children, last = tree.split(chosen)
         if len(last):
             state.consider(last.owner, last.point)
@@ -173,6 +177,8 @@ def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> 
         state.leaves = state.leaves.join(state.settle(children))
         state.leaves = state.settle(state.leaves)
         rounds += 1
+        spent = time.monotonic() - began
+        size = min(tree.batch, 2 * size) if spent < ROUND_SECONDS / 2 else max(1, size // 2) if spent > ROUND_SECONDS else size
         if time.monotonic() - told > OBSERVE_SECONDS:
             observe(state.bracket(Reason.TIME))
             told = time.monotonic()
@@ -195,5 +201,6 @@ def _attack(state: Frontier[L]) -> None:
     if not len(leaves):
         return
     worst = leaves.take(leaves.margin.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
-    points = descend(state.problem, worst.owner, worst.point.to(state.problem.program.dtype))
-    state.consider(worst.owner, points)
+    found = descend(state.problem, worst.owner, worst.point, objective=state.objective)
+    sets = torch.isfinite(found.margin).nonzero()[:, 0]
+    state.consider(sets, found.x[sets])

@@ -1,0 +1,5 @@
+"""`python -m fathom`: the command line."""
+
+from fathom.cli import main
+
+main()

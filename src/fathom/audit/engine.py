@@ -1,0 +1,211 @@
+"""An audit, end to end: recall, solve, store, and put into words."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fathom.audit.cases import by_case
+from fathom.audit.interrupt import interruptible
+from fathom.audit.portfolio import Portfolio
+from fathom.audit.result import AuditResult
+from fathom.capture.captured import Captured
+from fathom.core.answer import Answers
+from fathom.core.budget import Budget
+from fathom.core.errors import FathomError
+from fathom.core.overseer import Overseer
+from fathom.core.problem import Problem
+from fathom.core.region import Region
+from fathom.core.solver import Hints, Solver
+from fathom.overseers.misclassification import Misclassification
+from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
+
+Watcher = Callable[[Problem, Answers], None]
+"""Told the brackets of all sets as they tighten."""
+
+
+def unwatched(problem: Problem, answers: Answers) -> None:
+    """Nobody looks on."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What people call the parts of an audit; all of it optional."""
+
+    title: str = ""  # of the model
+    cases: Sequence[str] = ()
+    classes: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    recipe: str = ""  # the command that does it again
+
+
+def audit(
+    model: nn.Module | Captured | str | Path,
+    region: Region,
+    overseer: Overseer,
+    *,
+    budget: Budget | None = None,
+    shape: tuple[int, ...] | None = None,
+    clean: Tensor | None = None,
+    casebook: str | Path | None = None,
+    solver: Solver | None = None,
+    seed: int = 0,
+    labels: Labels | None = None,
+    watch: Watcher = unwatched,
+) -> AuditResult:
+    """Bracket the worst margin of a model over every set of a region.
+
+    Args:
+        model: any `nn.Module`; the path of an ONNX file; or what was captured before.
+        region: n sets of inputs [d], a case each.
+        overseer: n judges.
+        budget: of the whole audit; by default a minute.
+        shape: of one sample, where a module does not take flat vectors [d].
+        clean: the inputs [n, d or *shape] that the sets are about; by default the centres.
+        casebook: a file in which everything found is stored at once, and from which an earlier audit goes on.
+        solver: by default the whole portfolio.
+        watch: told the brackets as they tighten.
+
+    Returns:
+        For every case the bracket, the witness, the claim and the cost. Interrupted, it returns what it has so far.
+
+    Raises:
+        FathomError: a model that is not understood, or parts that do not fit together.
+    """
+    began = time.monotonic()
+    budget = budget or Budget(seconds=60)
+    labels = labels or Labels()
+    solver = solver or Portfolio(seed=seed)
+    captured = _captured(model, region, shape)
+    problem = Problem.make(captured.program, captured.network, region, overseer)
+    points = (_centres(region) if clean is None else clean.flatten(1)).to(captured.program.dtype)
+    if points.shape != (len(problem), region.size):
+        raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
+    titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
+    with interruptible(budget.stop):
+        answers, file = _solve(problem, solver, budget, points, casebook, titles, labels.recipe, watch)
+    return describe(problem, answers, points, titles, labels, seed=seed, seconds=time.monotonic() - began, casebook=file)
+
+
+def _captured(model: nn.Module | Captured | str | Path, region: Region, shape: tuple[int, ...] | None) -> Captured:
+    if isinstance(model, Captured):
+        return model
+    if isinstance(model, nn.Module):
+        from fathom.capture.torch_module import capture_module
+
+        return capture_module(model, shape or (region.size,))
+    from fathom.capture.onnx_file import read_onnx
+
+    return read_onnx(model)
+
+
+def _centres(region: Region) -> Tensor:
+    return region.centre if isinstance(region, LinfBall | L2Ball | L1Ball) else region.box().middle
+
+
+def _solve(
+    problem: Problem,
+    solver: Solver,
+    budget: Budget,
+    clean: Tensor,
+    casebook: str | Path | None,
+    titles: tuple[str, ...],
+    recipe: str,
+    watch: Watcher,
+) -> tuple[Answers, str]:
+    """Answers for every set, stored as they come; and the casebook's name."""
+    none = Answers.none(len(problem), problem.region.size, sum(p.size for p in problem.program.outputs), problem.program.dtype)
+    if casebook is None:
+        return solver.solve(problem, budget, Hints(points=clean[:, None]), lambda a: watch(problem, a)), ""
+    from fathom.casebook.store import Casebook  # here, because a database is not needed for every audit
+
+    with Casebook.open(casebook) as book:
+        record = book.begin(problem, repr(solver), list(titles), recipe)
+        known = record.recall()
+        hints = Hints(torch.cat([clean[:, None], known.points], 1), Answers(known.lower, none.found, none.reason, none.cost))
+
+        def observe(answers: Answers) -> None:
+            record.record(answers)
+            watch(problem, answers)
+
+        answers = solver.solve(problem, budget, hints, observe)
+        record.record(answers)
+        record.end({"proved": int(answers.proved.sum()), "broken": int(answers.broken.sum()), "sets": len(problem)})
+        return answers, book.path.name
+
+
+def describe(
+    problem: Problem,
+    answers: Answers,
+    clean: Tensor,
+    titles: tuple[str, ...],
+    labels: Labels,
+    *,
+    seed: int,
+    seconds: float,
+    casebook: str = "",
+) -> AuditResult:
+    """What an audit found, as what people and programs read."""
+    first = torch.tensor([int(problem.sets_of(case)[0]) for case in range(problem.cases)])
+    seen = problem.take(first)
+    y = problem.program(clean[first])
+    margins = seen.overseer.margin(clean[first].to(torch.float64), y.to(torch.float64))
+    cases = by_case(problem, answers)
+    known = cases.found.known
+    judgements = tuple(seen.overseer.judgement(i, cases.found.y[i]) if known[i] else "" for i in range(problem.cases))
+    labelled = isinstance(problem.overseer, Misclassification)
+    return AuditResult(
+        title=labels.title or "model",
+        region=str(problem.written),
+        overseer="misclassified" if labelled else str(problem.overseer),
+        inputs=problem.program.inputs,
+        outputs=problem.program.outputs,
+        program=problem.program.digest,
+        x=clean[first],
+        y=y.to(torch.float64),
+        clean_margin=margins,
+        answers=cases,
+        titles=titles,
+        judgements=judgements,
+        digests=tuple(problem.digests()),
+        seconds=seconds,
+        seed=seed,
+        recipe=labels.recipe,
+        versions=versions(),
+        casebook=casebook,
+        measure="accuracy under attack" if labelled else "share of cases that hold",
+        classes=labels.classes,
+        features=labels.features,
+        limits=_limits(problem, casebook=casebook),
+        obstacle=problem.obstacle,
+    )
+
+
+def versions() -> tuple[tuple[str, str], ...]:
+    """Of everything that a result may depend on."""
+    from importlib.metadata import version
+
+    names = (("fathom", "fathom-verify"), ("torch", "torch"), ("onnxruntime", "onnxruntime"))
+    return (*((name, version(package)) for name, package in names), ("python", platform.python_version()))
+
+
+def _limits(problem: Problem, *, casebook: str) -> tuple[str, ...]:
+    """What the numbers do not say."""
+    limits = [
+        "Proofs are about the model's weights in real arithmetic; the deployed program rounds, and may differ by that.",
+        "Nothing is said about inputs outside the region, nor about cases that were not audited.",
+        "Proofs are unchecked: no independent program has recomputed them.",
+    ]
+    if not problem.exact:
+        limits.append("The rule proved is stricter than the overseer's own: a failure of the rule need not be a failure.")
+    if casebook:
+        limits.append("Lower bounds recalled from the casebook are believed as they were stored; witnesses were run again.")
+    return tuple(limits)

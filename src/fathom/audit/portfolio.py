@@ -1,0 +1,127 @@
+"""The audit's own solver: attack all, bound all, then branch and bound on what is left, worst first, under one budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from fathom.attacks.gradient import Gradient
+from fathom.attacks.values import Values
+from fathom.audit.cases import case_broken
+from fathom.bounds.alpha import AlphaCrown
+from fathom.bounds.crown import Crown
+from fathom.core.answer import Answers, Reason
+from fathom.core.budget import Budget, Clock
+from fathom.core.confirm import confirm
+from fathom.core.problem import Problem
+from fathom.core.solver import Hints, Observer, Solver, ignore
+from fathom.prove.branch import BranchAndBound
+
+
+@final
+@dataclass(frozen=True)
+class Portfolio(Solver):
+    """Everything that Fathom can do, in the order of cost.
+
+    Requires: anything that can be run; without a network only values are searched, and nothing is proved.
+    Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
+    Method: hints are replayed; one attack on all sets; bounds on those that stand; branch and bound on groups of what is left,
+        the least lower bound first, each group with its share of the time that remains.
+    Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
+    """
+
+    seed: int = 0
+    case_seconds: float = 60.0  # of branch and bound for one case, at most
+    attack_share: float = 0.25  # of the seconds, at most
+    bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
+    group: int = 16  # cases searched together
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        clock = budget.start()
+        standing = _Standing(problem, observe, hints)
+        standing.replay(hints)
+        seconds = None if budget.seconds is None else budget.seconds * self.attack_share
+        standing.run(self._attack(problem), standing.open(), budget.part(seconds=seconds))
+        if problem.provable:
+            for bound in self.bounds:
+                standing.run(bound, standing.open(), self._rest(budget, clock))
+            self._search(standing, budget, clock)
+        elif len(standing.open()):
+            standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
+        return standing.answers
+
+    def _attack(self, problem: Problem) -> Solver:
+        return Values(seed=self.seed) if problem.network is None else Gradient(seed=self.seed)
+
+    def _rest(self, budget: Budget, clock: Clock) -> Budget:
+        return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+
+    def _search(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
+        problem = standing.problem
+        todo = standing.open()
+        cases = torch.unique(problem.owner[todo])
+        least = (
+            torch.stack([standing.answers.lower[todo[problem.owner[todo] == case]].amin() for case in cases])
+            if len(cases)
+            else cases
+        )
+        groups = torch.split(cases[least.argsort()], self.group)
+        for k, group in enumerate(groups):
+            stop = clock.over()
+            todo = standing.open()
+            if stop is not None:
+                standing.answers = standing.answers.because(stop, todo)
+                return
+            seconds = self.case_seconds * len(group)
+            if budget.seconds is not None:
+                seconds = min(seconds, clock.remaining / (len(groups) - k))
+            mine = todo[torch.isin(problem.owner[todo], group)]
+            standing.run(BranchAndBound(), mine, budget.part(seconds=seconds))
+
+
+class _Standing:
+    """What is known so far of all sets, told to the observer as it grows."""
+
+    def __init__(self, problem: Problem, observe: Observer, hints: Hints) -> None:
+        outputs = sum(port.size for port in problem.program.outputs)
+        none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+        self.problem = problem
+        self.observe = observe
+        self.answers = none if hints.answers is None else none.tighten(hints.answers)
+
+    def replay(self, hints: Hints) -> None:
+        """Confirm the points that are known from before, one of each set at a time."""
+        if hints.points is None:
+            return
+        for k in range(hints.points.shape[1]):
+            found = confirm(self.problem, hints.points[:, k])
+            self.answers = replace(self.answers, found=self.answers.found.best(found))
+        self.observe(self.answers)
+
+    def open(self) -> Tensor:
+        """Sets that are not decided, of cases that are not broken."""
+        over = self.answers.decided | case_broken(self.problem, self.answers)[self.problem.owner]
+        return (~over).nonzero()[:, 0]
+
+    def run(self, solver: Solver, index: Tensor, budget: Budget) -> None:
+        """Let a solver work on the sets at `index`; what it finds is merged, and what it tells is passed on."""
+        if not len(index):
+            return
+        before = self.answers
+        known = before.take(index)
+        points = torch.where(known.found.known[:, None], known.found.x, torch.nan)[:, None]
+
+        def tell(part: Answers) -> None:
+            self.observe(before.put(index, part))
+
+        part = solver.solve(self.problem.take(index), budget, Hints(points, known), tell)
+        self.answers = before.put(index, part)
+        self.observe(self.answers)
+
+
+def quick(seed: int = 0) -> Portfolio:
+    """The portfolio for a single property: branch and bound bounds its root itself, and may take all the time there is."""
+    return Portfolio(seed=seed, case_seconds=float("inf"), attack_share=0.1, bounds=())

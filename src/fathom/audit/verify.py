@@ -1,0 +1,93 @@
+"""One property of one model, in the standard's words: sat, unsat, unknown, timed-out."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fathom.audit.cases import by_case
+from fathom.audit.portfolio import quick
+from fathom.capture.onnx_file import read_onnx
+from fathom.capture.vnnlib import read_property, to_problem
+from fathom.core.answer import Answers, Reason, Verdict
+from fathom.core.budget import Budget
+from fathom.core.network import Port
+from fathom.core.problem import Problem
+from fathom.core.program import Program
+
+WORDS = {Verdict.PROVED: "unsat", Verdict.BROKEN: "sat", Verdict.UNKNOWN: "unknown"}
+
+
+@dataclass(frozen=True, eq=False)
+class Verification:
+    """The answer about one property, under `real` arithmetic with the model file's weights."""
+
+    verdict: str  # "sat", "unsat", "unknown" or "timed-out"
+    answers: Answers | None  # of the one case; None where the property holds because it allows no input at all
+    program: Program
+    reason: str  # a sentence
+    seconds: float
+
+    @property
+    def witness(self) -> tuple[Tensor, Tensor] | None:
+        """For `sat`: input [d] in the program's dtype, and the output [m] that the deployed program gives there."""
+        if self.verdict != "sat" or self.answers is None:
+            return None
+        return self.answers.found.x[0], self.answers.found.y[0]
+
+    @property
+    def ports(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """Inputs and outputs of the model."""
+        return self.program.inputs, self.program.outputs
+
+    def notes(self) -> list[str]:
+        """What a reviewer should know besides: sentences."""
+        if self.answers is None:
+            return []
+        notes, found = [], self.answers.found
+        if self.verdict == "sat" and not found.in_written[0]:
+            notes.append(
+                "the witness lies in the region rounded to the model's input type, and not inside the decimals as written, "
+                "which hold no number of that type"
+            )
+        if found.rounding_failure[0]:
+            notes.append(
+                f"rounding failure: at one input the deployed program's margin is {found.deployed[0].item()!r}, while the real "
+                f"network's is between {found.real_lower[0].item()!r} and {found.real_upper[0].item()!r}"
+            )
+        return notes
+
+
+def verify(network: str | Path, prop: str | Path, seconds: float | None = None, seed: int = 0) -> Verification:
+    """Decide a VNN-LIB property of an ONNX model.
+
+    Args:
+        network: an .onnx or .onnx.gz file.
+        prop: a .vnnlib or .vnnlib.gz file.
+        seconds: wall clock, from now on; None for no limit.
+
+    Raises:
+        FathomError: a file that is not understood.
+    """
+    began = time.monotonic()
+    captured = read_onnx(network)
+    problem = to_problem(read_property(prop), captured)
+    if not len(problem):
+        return Verification("unsat", None, captured.program, "the property allows no input", time.monotonic() - began)
+    left = None if seconds is None else seconds - (time.monotonic() - began)
+    answers = solve_one(problem, Budget(seconds=left), seed)
+    reason = answers.why(0)
+    verdict = WORDS[answers.verdict(0)]
+    if verdict == "unknown" and reason is Reason.TIME:
+        verdict = "timed-out"
+    return Verification(verdict, answers, captured.program, reason.value, time.monotonic() - began)
+
+
+def solve_one(problem: Problem, budget: Budget, seed: int = 0) -> Answers:
+    """The answers of a problem that is a single case."""
+    with torch.random.fork_rng(devices=[]):
+        return by_case(problem, quick(seed).solve(problem, budget))
