@@ -45,9 +45,13 @@ def _bar(result: AuditResult) -> Markup:
     ]
     least, most = result.share
     measure = result.measure[:1].upper() + result.measure[1:]
+    ends = (
+        "The left end is what is proved, the right end what is not yet broken; more work moves them towards each other, never apart."
+        if counts.unknown
+        else "What is proved and what is not broken have met, and no more work will move them."
+    )
     means = (
-        f"{measure}, over {many(counts.cases, 'case')}, is {result.share_words}: the left end is what is proved, the right end "
-        "what is not yet broken. More work moves the two ends towards each other, never apart. "
+        f"{measure}, over {many(counts.cases, 'case')}, is {result.share_words}. {ends} "
         "It is a statement about these cases, not about others."
     )
     label = ", ".join(f"{group.word} {int(group.members(result).sum())}" for group in GROUPS)
