@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -116,7 +117,7 @@ class L1Ball(Projectable):
     def project(self, x: Tensor) -> Tensor:
         """Every change shrunk by the least price that brings them inside, then clamped; rounded towards the centre, so that
         `contains` holds for a centre of the dtype of x inside the clipping range."""
-        wide = x.detach().to(torch.float64).reshape(len(x), -1, x.shape[-1])
+        wide = x.detach().to(torch.float64).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
         change, centre = wide - self.centre[:, None], self.centre[:, None]
         radius = self.radius[:, None] * (1 - 1e-12)
 

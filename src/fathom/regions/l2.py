@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import final
@@ -107,7 +108,7 @@ class L2Ball(Projectable):
     def project(self, x: Tensor) -> Tensor:
         """Where the path clamp(centre + t (x - centre)), t in [0, 1], leaves the ball; rounded towards the centre, so that
         `contains` holds for a centre of the dtype of x inside the clipping range."""
-        wide = x.detach().to(torch.float64).reshape(len(x), -1, x.shape[-1])
+        wide = x.detach().to(torch.float64).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
         change = self.centre[:, None] - wide
         t = self._leave(change, torch.ones_like(change[..., 0]))
         near = clamp(self.centre[:, None] - t[..., None] * change, self._clip).reshape(x.shape)
