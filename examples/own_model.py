@@ -1,7 +1,7 @@
 """How do I bracket the worst case of a PyTorch module of my own?
 
 Any `nn.Module` will do, and any region and overseer. Here: a small network that tells two interleaved moons apart, twenty
-points, and an adversary who may move each by at most 0.1 along either axis.
+points, and an adversary who may move each by at most 0.2 along either axis.
 """
 
 import torch
@@ -28,7 +28,7 @@ def trained() -> nn.Module:
 def main() -> None:
     points, labels = make_moons(20, noise=0.1, random_state=1)
     x, y = torch.tensor(points, dtype=torch.float32), torch.tensor(labels)
-    region = fathom.regions.LinfBall.around(x, radius=0.1)
+    region = fathom.regions.LinfBall.around(x, radius=0.2)
     overseer = fathom.Misclassification(label=y, classes=2)
     result = fathom.audit(trained(), region, overseer, budget=fathom.Budget(seconds=20))
     print("\n".join(result.lines()))

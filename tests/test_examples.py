@@ -90,7 +90,7 @@ def test_without_weights_the_factory_says_how_to_make_them(tmp_path: Path) -> No
 
 def test_a_module_of_ones_own_is_bracketed(root: Path) -> None:
     question, counts, *_ = run(root, "-m", "examples.own_model").splitlines()
-    assert "20 cases" in question and "Linf 0.1" in question
+    assert "20 cases" in question and "Linf 0.2" in question
     numbers = [int(word) for word in counts.split() if word.isdigit()]
     assert numbers and sum(numbers[:3]) <= 20
 
