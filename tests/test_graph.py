@@ -24,6 +24,7 @@ from fathom.ops.dense import Dense
 from fathom.ops.layout import Reshape
 from fathom.ops.relu import Relu
 from fathom.ops.scale import Shift
+from fathom.ops.softplus import Softplus
 from fathom.ops.sum import Sum
 
 Build = Callable[..., int]
@@ -196,6 +197,12 @@ UNARY: dict[str, tuple[Build, Callable[[Tensor], Tensor]]] = {
     "softmax": (lambda g, n, x: rewrite.softmax(g, n, x, -1), lambda x: x.softmax(-1)),
     "softmax first": (lambda g, n, x: rewrite.softmax(g, n, x, 0), lambda x: x.softmax(1)),
     "log softmax": (lambda g, n, x: rewrite.log_softmax(g, n, x, 1), lambda x: x.log_softmax(2)),
+    "softmax of pairs": (lambda g, n, x: rewrite.softmax(g, n, x, -2), lambda x: x.softmax(-2)),
+    "log sum exp": (lambda g, n, x: rewrite.reduce_log_sum_exp(g, n, x, [1], keep=True), lambda x: x.logsumexp(2, keepdim=True)),
+    "log sum exp of all": (
+        lambda g, n, x: rewrite.reduce_log_sum_exp(g, n, x, [0, 1], keep=False),
+        lambda x: x.logsumexp((1, 2)),
+    ),
     "sum": (lambda g, n, x: rewrite.reduce_sum(g, n, x, [0, -1], keep=False), lambda x: x.sum((1, 2))),
     "mean": (lambda g, n, x: rewrite.reduce_mean(g, n, x, [1], keep=True), lambda x: x.mean(2, keepdim=True)),
     "max": (lambda g, n, x: pool.reduce_max(g, n, x, [1], keep=True), lambda x: x.amax(2, keepdim=True)),
@@ -237,15 +244,30 @@ def test_other_powers_are_refused() -> None:
 
 def test_softmax_of_one_element_is_one() -> None:
     check(lambda g, n, x: rewrite.softmax(g, n, x, 0), lambda x: x.softmax(1), (1, 3))
+    check(lambda g, n, x: rewrite.log_softmax(g, n, x, 0), lambda x: x.log_softmax(1), (1, 3))
 
 
-def test_softmax_box_is_a_share() -> None:
-    """Even on wide boxes no share leaves (0, 1]: the 1 in the denominator is not computed away."""
+@pytest.mark.parametrize("shape", [(2,), (7,), (8,), (3, 5, 2)])
+def test_softmax_along_axes_of_all_lengths(shape: tuple[int, ...]) -> None:
+    for axis in range(len(shape)):
+        check(lambda g, n, x, axis=axis: rewrite.softmax(g, n, x, axis), lambda x, axis=axis: x.softmax(axis + 1), shape)
+
+
+@pytest.mark.parametrize("width", [1.0, 50.0, 1e4])
+def test_softmax_box_is_a_share(width: float) -> None:
+    """However wide the boxes, a share lies in [0, 1], and nothing overflows."""
     graph = Graph([("x", (5,))])
     network = graph.finish([("y", rewrite.softmax(graph, "s", 1, 0))]).to(torch.float64)
-    y = enclose(network, Box(torch.full((1, 5), -50.0).double(), torch.full((1, 5), 50.0).double()))[-1]
+    y = enclose(network, Box(torch.full((1, 5), -width).double(), torch.full((1, 5), width).double()))[-1]
     assert (y.lower >= 0).all()
-    assert (y.upper <= 1 + 1e-12).all()
+    assert (y.upper <= 1).all()
+
+
+def test_softmax_of_many_shares_its_pairs() -> None:
+    """The tree has about k log k elements that bend, not k^2."""
+    graph = Graph([("x", (64,))])
+    network = graph.finish([("y", rewrite.softmax(graph, "s", 1, 0))])
+    assert sum(node.shape[0] for node in network.nodes if isinstance(node.operator, Softplus)) < 64 * 8
 
 
 def test_clip_box_is_exact() -> None:

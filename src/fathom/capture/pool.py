@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from fathom.capture.graph import Graph, Shape
-from fathom.capture.rewrite import positive_axes, reshape
+from fathom.capture.rewrite import groups, positive_axes
+from fathom.capture.tree import combine
 from fathom.core.errors import NotUnderstood
 from fathom.ops.conv import Conv, Pairs
-from fathom.ops.pick import Concat, Pick
 from fathom.ops.relu import Relu
 from fathom.ops.scale import Divide, Scale
-from fathom.ops.sum import Sum
 
 
 def max_pool(
@@ -36,18 +35,14 @@ def max_pool(
     """
     shape = graph.shape(x)
     table, after = _windows(name, shape, kernel, stride, padding, dilation, ceil=ceil)
-    return _greatest(graph, name, x, table, after)
+    return combine(graph, name, x, table, after, Relu())
 
 
 def reduce_max(graph: Graph, name: str, x: int, axes: Sequence[int], *, keep: bool) -> int:
     """The maximum over axes; `keep` leaves them with length 1."""
     shape = graph.shape(x)
-    axes = positive_axes(name, shape, axes)
-    others = [axis for axis in range(len(shape)) if axis not in axes]
-    places = torch.arange(math.prod(shape)).reshape(shape).permute(*others, *axes)
-    table = places.reshape(-1, math.prod(shape[axis] for axis in axes))
-    after = [1 if axis in axes else length for axis, length in enumerate(shape) if keep or axis not in axes]
-    return _greatest(graph, name, x, table, tuple(after))
+    table, after = groups(shape, positive_axes(name, shape, axes), keep=keep)
+    return combine(graph, name, x, table, after, Relu())
 
 
 def reduce_min(graph: Graph, name: str, x: int, axes: Sequence[int], *, keep: bool) -> int:
@@ -147,45 +142,3 @@ def _windows(
     starts = torch.arange(math.prod(lead))[:, None, None] * math.prod(lengths)
     table = torch.where(table >= 0, starts + table, -1).reshape(-1, table.shape[1])
     return table, (*lead, *counts)
-
-
-def _greatest(graph: Graph, name: str, x: int, table: Tensor, after: Shape) -> int:
-    """The maximum of each row of `table` [rows, elements] of places in a sample of x, -1 for none, in the shape `after`.
-
-    A balanced tree: neighbours meet as max(a, b) = b + relu(a - b), each pair once however many rows share it, and elements
-    without a partner wait for the next round.
-    """
-    level = 0
-    while table.shape[1] > 1:
-        if table.shape[1] % 2:
-            table = torch.nn.functional.pad(table, (0, 1), value=-1)
-        first, second = table[:, 0::2], table[:, 1::2]
-        paired = (first >= 0) & (second >= 0)
-        alone = torch.maximum(first, second)
-        pairs, of_pair = torch.unique(torch.stack([first[paired], second[paired]]), dim=1, return_inverse=True)
-        rest, of_rest = torch.unique(alone[~paired & (alone >= 0)], return_inverse=True)
-        table = torch.full_like(first, -1)
-        table[paired] = of_pair
-        table[~paired & (alone >= 0)] = of_rest + pairs.shape[1]
-        x = _meet_pairs(graph, f"{name}/round{level}", x, pairs, rest)
-        level += 1
-    index = table[:, 0]
-    if graph.shape(x) == (len(index),) and bool((index == torch.arange(len(index))).all()):
-        return reshape(graph, name, x, after)
-    return graph.add(name, Pick(graph.shape(x), index.reshape(after)), x)
-
-
-def _meet_pairs(graph: Graph, name: str, x: int, pairs: Tensor, rest: Tensor) -> int:
-    """The maxima of pairs [2, k] of places, then the elements at `rest` [j]: [k + j]."""
-    before = graph.shape(x)
-    single = graph.add(f"{name}/rest", Pick(before, rest), x) if len(rest) else None
-    if not pairs.shape[1]:
-        assert single is not None
-        return single
-    a = graph.add(f"{name}/a", Pick(before, pairs[0].contiguous()), x)
-    b = graph.add(f"{name}/b", Pick(before, pairs[1].contiguous()), x)
-    over = graph.add(f"{name}/over", Relu(), graph.add(f"{name}/difference", Sum((1, -1)), a, b))
-    maxima = graph.add(f"{name}/max", Sum((1, 1)), over, b)
-    if single is None:
-        return maxima
-    return graph.add(f"{name}/all", Concat(0, (pairs.shape[1], len(rest))), maxima, single)

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from fathom.capture.graph import Graph, Shape
+from fathom.capture.tree import combine
 from fathom.core.errors import NotUnderstood
 from fathom.ops.batch_norm import BatchScale
 from fathom.ops.constant import Constant
-from fathom.ops.exp import Exp, Log
+from fathom.ops.exp import Exp
 from fathom.ops.layout import Reshape, Transpose
 from fathom.ops.pick import Gather
 from fathom.ops.power import Sqrt, Square
@@ -264,27 +265,40 @@ def layer_norm(
 
 
 def softmax(graph: Graph, name: str, x: int, axis: int) -> int:
-    """e^x_i / sum_j e^x_j along an axis, as 1 / (1 + sum over j != i of e^(x_j - x_i)): differences, then elementwise."""
-    return graph.add(name, Reciprocal(), _one_and_rest(graph, name, x, axis))
+    """e^x_i / sum_j e^x_j along an axis, as sigmoid(x_i - log sum over j != i of e^x_j): exact, and never out of (0, 1)."""
+    rest = _log_sum_of_others(graph, name, x, axis)
+    if rest is None:
+        return constant(graph, name, torch.ones(graph.shape(x)))
+    return graph.add(name, Sigmoid(), graph.add(f"{name}/lead", Sum((1, -1)), x, rest))
 
 
 def log_softmax(graph: Graph, name: str, x: int, axis: int) -> int:
-    """The logarithm of the softmax, as -log(1 + sum over j != i of e^(x_j - x_i))."""
-    return negate(graph, name, graph.add(f"{name}/log", Log(), _one_and_rest(graph, name, x, axis)))
+    """The logarithm of the softmax, as -softplus((log sum over j != i of e^x_j) - x_i)."""
+    rest = _log_sum_of_others(graph, name, x, axis)
+    if rest is None:
+        return constant(graph, name, torch.zeros(graph.shape(x)))
+    return negate(graph, name, graph.add(f"{name}/bent", Softplus(), graph.add(f"{name}/lag", Sum((1, -1)), rest, x)))
 
 
-def _one_and_rest(graph: Graph, name: str, x: int, axis: int) -> int:
-    """1 + sum over j != i of e^(x_j - x_i), for each i along an axis. That x_i - x_i = 0 is used, not computed."""
+def reduce_log_sum_exp(graph: Graph, name: str, x: int, axes: Sequence[int], *, keep: bool) -> int:
+    """log of the sum of e^x over axes; `keep` leaves them with length 1."""
+    shape = graph.shape(x)
+    table, after = groups(shape, positive_axes(name, shape, axes), keep=keep)
+    return combine(graph, name, x, table, after, Softplus())
+
+
+def _log_sum_of_others(graph: Graph, name: str, x: int, axis: int) -> int | None:
+    """For each element the log of the sum of e^x over the others along the axis, in the shape of x; None if there are none."""
     shape = graph.shape(x)
     (axis,) = positive_axes(name, shape, [axis])
     count = shape[axis]
-    pairs = [(i, j) for i in range(count) for j in range(count) if i != j]
-    own = graph.add(f"{name}/own", Gather(axis, torch.tensor([i for i, _ in pairs], dtype=torch.int64), count), x)
-    other = graph.add(f"{name}/other", Gather(axis, torch.tensor([j for _, j in pairs], dtype=torch.int64), count), x)
-    growth = graph.add(f"{name}/exp", Exp(), graph.add(f"{name}/difference", Sum((1, -1)), other, own))
-    apart = reshape(graph, f"{name}/pairs", growth, (*shape[:axis], count, count - 1, *shape[axis + 1 :]))
-    rest = graph.add(f"{name}/rest", Reduce(graph.shape(apart), (axis + 1,)), apart)
-    return graph.add(f"{name}/total", Shift(_number(1.0)), rest)
+    if count == 1:
+        return None
+    lines = torch.arange(math.prod(shape)).reshape(shape).movedim(axis, -1)
+    # Rows keep their own place as a hole, so that they share nearly all pairs of the tree.
+    table = lines.unsqueeze(-2).expand(*lines.shape, count).masked_fill(torch.eye(count, dtype=torch.bool), -1)
+    table = table.movedim(-2, axis).reshape(-1, count)
+    return combine(graph, f"{name}/rest", x, table, shape, Softplus())
 
 
 def matmul(graph: Graph, name: str, a: int, b: int) -> int:
@@ -314,6 +328,14 @@ def positive_axes(name: str, shape: Shape, axes: Sequence[int]) -> tuple[int, ..
     if len(set(positive)) != len(positive) or any(not 0 <= axis < len(shape) for axis in positive):
         raise NotUnderstood(f"node {name!r}: expected distinct axes of a sample of shape {shape}, got {list(axes)}")
     return tuple(positive)
+
+
+def groups(shape: Shape, axes: Sequence[int], *, keep: bool) -> tuple[Tensor, Shape]:
+    """A table [results, elements] of flat places that a reduction over axes brings together; and the shape of the results."""
+    others = [axis for axis in range(len(shape)) if axis not in axes]
+    places = torch.arange(math.prod(shape)).reshape(shape).permute(*others, *axes)
+    table = places.reshape(-1, math.prod(shape[axis] for axis in axes))
+    return table, _kept(shape, axes) if keep else tuple(shape[axis] for axis in others)
 
 
 def _kept(shape: Shape, axes: Sequence[int]) -> Shape:

@@ -85,11 +85,13 @@ def _bent(left: float, x: Box, choice: Tensor | None) -> Lines:
     certification with general activation functions, NeurIPS 2018).
     """
     lower, upper = x.lower, x.upper
-    on, off = lower >= 0, upper <= 0
+    on = lower >= 0
+    unstable = ~on & (upper > 0)
+    exact = torch.full_like(lower, left).masked_fill(on, 1.0)
     share = (upper > -lower).to(lower.dtype) if choice is None else choice
-    below = torch.where(on, 1.0, torch.where(off, left, (left + share * (1 - left)).clamp(left, 1.0)))
-    unstable = ~(on | off)
-    above = torch.where(on, 1.0, torch.where(off, left, chord(x, left * lower, upper).clamp(left, 1.0)))
+    slope = share if left == 0 else (left + share * (1 - left)).clamp(left, 1.0)
+    below = torch.where(unstable, slope, exact)
+    above = torch.where(unstable, chord(x, left * lower, upper).clamp(left, 1.0), exact)
     # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
     offset = up(up(torch.maximum((left - above) * lower, (1 - above) * upper)))
     return Lines((below,), torch.zeros_like(below), (above,), torch.where(unstable, offset, 0.0))
