@@ -18,8 +18,8 @@ from torch.nn.utils import parametrizations, parametrize
 from fathom.capture.captured import Captured
 from fathom.capture.torch_module import capture_module
 from fathom.capture.torch_source import load_torch
-from fathom.core.enclosure import enclose
 from fathom.core.box import Box
+from fathom.core.enclosure import enclose
 from fathom.core.errors import NotUnderstood, ReplayMismatch
 
 
@@ -202,3 +202,321 @@ def test_several_inputs_and_nested_outputs() -> None:
     flat = torch.cat([expected["sum"], expected["twice"][0].flatten(1), expected["twice"][1][0]], 1)
     assert torch.equal(captured.program(x), flat)
     assert torch.equal(captured.network(x), flat)
+
+
+# Live parameters.
+
+
+class Shared(nn.Module):
+    """One matrix used as it is, transposed, sliced and as a factor; and a normalisation whose weights are live too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(4, 4))
+        self.first = nn.Linear(4, 4)
+        self.again = nn.Linear(4, 4)
+        self.again.weight = self.first.weight
+        self.normal = nn.BatchNorm1d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normal(self.again(self.first(x).relu()))
+        x = (x @ self.weight + self.weight[0]) * self.weight[:, 1]
+        return (x.relu() @ self.weight.T).relu() / self.weight[:, 2] + self.normal.bias
+
+
+def lower_bound(captured: Captured, centre: Tensor, radius: float) -> Tensor:
+    """Sum of rigorous interval lower bounds, differentiable in the parameters."""
+    network = captured.network.to(torch.float64)
+    box = Box(centre.double() - radius, centre.double() + radius)
+    return enclose(network, box)[-1].lower.sum()
+
+
+def test_bounds_train_the_module_without_capturing_again() -> None:
+    module = Shared().train()
+    captured = capture_module(module, (4,))
+    held = {id(t) for node in captured.network.nodes for t in vars(node.operator or node).values() if isinstance(t, nn.Parameter)}
+    assert {id(module.first.weight), id(module.first.bias), id(module.again.bias), id(module.normal.weight)} <= held
+    x = inputs(captured)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.05)
+    first = captured.program.digest
+    for _ in range(3):
+        optimizer.zero_grad()
+        before = lower_bound(captured, x, 0.1)
+        (-before).backward()
+        assert all(p.grad is not None and bool((p.grad != 0).any()) for p in module.parameters())
+        optimizer.step()
+        module.train()(torch.randn(16, 4))  # moves the stored statistics, in place
+        agree(captured, module, x)
+    assert captured.program.digest != first
+    assert module.training
+
+
+def test_gradients_of_bounds_are_those_of_the_formula() -> None:
+    """For a network without rectifiers the interval bound is W x + b - |W| r: its gradient is known."""
+    module = nn.Linear(3, 1)
+    captured = capture_module(module, (3,))
+    x = inputs(captured, 1)
+    lower_bound(captured, x, 0.25).backward()
+    expected = x - 0.25 * module.weight.detach().sign()
+    torch.testing.assert_close(module.weight.grad, expected)
+    torch.testing.assert_close(module.bias.grad, torch.ones(1))
+
+
+def test_computed_weights_are_refused_live_and_taken_frozen() -> None:
+    module = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 3)), nn.ReLU())
+    with pytest.raises(NotUnderstood, match=r"_weight_norm.*live parameter.*live=False"):
+        capture_module(module, (4,))
+    captured = capture_module(module, (4,), live=False)
+    agree(captured, module, inputs(captured))
+    assert not any(
+        t.requires_grad for node in captured.network.nodes for t in vars(node.operator or node).values() if isinstance(t, Tensor)
+    )
+    parametrize.remove_parametrizations(module[0], "weight")
+    agree(capture_module(module, (4,)), module, inputs(captured))
+
+
+def test_double_modules_are_double() -> None:
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh()).double()
+    captured = capture_module(module, (4,), torch.float64)
+    assert captured.program.dtype == torch.float64 and captured.network.outputs[0].dtype == "float64"
+    torch.testing.assert_close(captured.network(inputs(captured).double()), captured.program(inputs(captured).double()))
+    with pytest.raises(NotUnderstood, match=r"expected weights of torch.float32.*'0.weight'"):
+        capture_module(module, (4,))
+    with pytest.raises(NotUnderstood, match="float16"):
+        capture_module(module.half(), (4,), torch.float16)
+
+
+# The program.
+
+
+def test_a_sample_is_judged_alone() -> None:
+    """Rounding must not depend on who else is in the batch."""
+    module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 8))
+    program = capture_module(module, (64,)).program
+    x = torch.randn(9, 64, generator=torch.Generator().manual_seed(0))
+    together = program(x)
+    assert all(torch.equal(program(x[i : i + 1])[0], together[i]) for i in range(9))
+    assert program(x[:0]).shape == (0, 8)
+    assert not together.requires_grad
+
+
+DIGEST = """
+import torch
+from fathom.capture.torch_module import capture_module
+torch.manual_seed(0)
+module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2), torch.nn.Flatten(), torch.nn.Linear(8, 3))
+print(capture_module(module, (1, 4, 4)).program.digest)
+"""
+
+
+def test_digests_are_stable_and_see_every_weight() -> None:
+    again = subprocess.run([sys.executable, "-c", DIGEST], capture_output=True, text=True, check=True).stdout.strip()
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    program = capture_module(module, (1, 4, 4)).program
+    assert program.digest == again
+    seen = {again}
+    with torch.no_grad():
+        for tensor in (*module.parameters(), module[1].running_var):
+            tensor.view(-1)[0] += 1e-3
+            seen.add(program.digest)
+    assert len(seen) == 8
+    module[1].num_batches_tracked += 1
+    assert program.digest in seen
+    module[1].eps = 1e-3
+    assert capture_module(module, (1, 4, 4)).program.digest not in seen
+
+
+# Refusals.
+
+
+class Buffered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count.add_(1)
+        return x + self.count
+
+
+def in_place(x: Tensor, weight: Tensor) -> Tensor:
+    x.mul_(2)
+    return x @ weight.T
+
+
+REFUSED: dict[str, tuple[Callable[[Tensor, nn.Parameter], object], str]] = {
+    "branch on data": (lambda x, w: x if x.sum() > 0 else -x, "cannot trace Function.*data-dependent"),
+    "unknown operator": (lambda x, w: torch.sort(x, 1).values, r"'sort'.*aten.sort.*test_capture_torch.py.*no translation"),
+    "integers": (lambda x, w: x * (x > 0), r"aten\.gt.*no translation"),
+    "in place on the input": (in_place, "changes 'x' while it runs"),
+    "sum over the batch": (lambda x, w: x - x.mean(0), "axis 0, the batch"),
+    "sum over everything": (lambda x, w: x / x.sum(), "the batch too"),
+    "batch is moved": (lambda x, w: x.reshape(-1, 2, 3).permute(1, 0, 2), "batch away from axis 0"),
+    "batch is folded": (lambda x, w: x.reshape(-1, 3), r"\[14, 3\], not sample by sample"),
+    "samples are shifted": (lambda x, w: x.roll(1, 0), "not sample by sample"),
+    "samples are numbered": (lambda x, w: x + torch.arange(x.shape[0])[:, None], "(?s)arange.*size of the batch"),
+    "batch as a number": (lambda x, w: x * x.shape[0], "size of the batch"),
+    "fixed batch": (lambda x, w: x.reshape(2, 6), "cannot trace Function.*batch"),
+    "constant output": (lambda x, w: (x, w), "output 1.*does not depend"),
+    "complex": (lambda x, w: torch.fft.fft(x).abs(), "aten._fft_r2c.*no translation"),
+    "random": (lambda x, w: F.dropout(x, 0.5, training=True), "eval mode"),
+    "rounding": (lambda x, w: x.half().float(), "rounds torch.float32 to torch.float16"),
+    "not differentiable": (lambda x, w: torch.div(x, 2, rounding_mode="floor"), "rounds the quotient"),
+    "division by zero": (lambda x, w: x / torch.tensor([1.0, 0, 1, 1, 1, 1]), "without zeros"),
+    "product of a parameter": (lambda x, w: x @ (2 * w).T, "aten.mul.*live parameter"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals_name_the_operator_and_the_way_out(name: str) -> None:
+    function, message = REFUSED[name]
+    with pytest.raises(NotUnderstood, match=message):
+        capture_module(Function(function), (6,))
+
+
+def test_state_that_changes_is_refused() -> None:
+    module = Buffered()
+    with pytest.raises(NotUnderstood, match="changes 'count' while it runs"):
+        capture_module(module, (3,))
+
+
+def test_a_wrong_shape_is_reported_in_the_modules_words() -> None:
+    with pytest.raises(
+        NotUnderstood, match=r"inputs of shape \[n, 5\].*Linear raises RuntimeError: mat1 and mat2.*without the batch"
+    ):
+        capture_module(nn.Linear(4, 2), (5,))
+
+
+def test_a_module_that_is_no_function_of_its_input_fails_its_replay() -> None:
+    class Alias(nn.Module):
+        """In eval mode dropout returns its very input, which then is changed; torch.export thinks it returns a copy."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = x.relu()
+            dropped = F.dropout(h, 0.5, self.training)
+            dropped += 1
+            return h * 2
+
+    with pytest.raises(ReplayMismatch):
+        capture_module(Alias(), (3,))
+
+
+# Sources.
+
+
+class Archived(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        self.head = nn.Linear(12, 3)
+        self.scale = torch.tensor([1.0, 2.0, float("inf")]).clamp(max=3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.body(x)
+        first, _ = x.split([1, 2], 1)
+        return self.head(x.view(x.shape[0], -1)) * self.scale, first.clamp(max=float("inf"))[:, :, [1, 0]]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    module = Archived().eval()
+    path = tmp_path_factory.mktemp("archive") / "model.pt2"
+    batch = torch.export.Dim("batch", min=2)
+    torch.export.save(torch.export.export(module, (torch.randn(2, 1, 4, 4),), dynamic_shapes=({0: batch},)), path)
+    return module, path
+
+
+def test_archives_are_read(archive: tuple[nn.Module, Path]) -> None:
+    module, path = archive
+    read = load_torch(str(path))
+    assert dict(read.named_parameters()).keys() == dict(module.named_parameters()).keys()
+    captured = capture_module(read, (1, 4, 4))
+    agree(captured, read, inputs(captured))
+    x = inputs(captured)
+    first, second = module(x.reshape(-1, 1, 4, 4))
+    torch.testing.assert_close(captured.program(x), torch.cat([first, second.flatten(1)], 1).detach())
+    (-lower_bound(captured, x, 0.01)).backward()
+    assert all(p.grad is not None for p in read.parameters())
+
+
+def rewritten(path: Path, to: Path, change: Callable[[str, bytes], bytes]) -> Path:
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(to, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, change(name, old.read(name)))
+    return to
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return exec, ("raise SystemExit('executed')",)
+
+
+def test_archives_are_never_unpickled_or_evaluated(archive: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    import pickle
+
+    def poison(name: str, content: bytes) -> bytes:
+        if "sample_inputs" in name:
+            return pickle.dumps(Bomb())
+        if name.endswith("model.json"):
+            model = json.loads(content)
+            for value in model["graph_module"]["graph"]["sym_int_values"].values():
+                if "as_expr" in value:
+                    value["as_expr"]["expr_str"] = "exec(\"raise SystemExit('evaluated')\")"
+            return json.dumps(model).encode()
+        return content
+
+    path = rewritten(archive[1], tmp_path / "bomb.pt2", poison)
+    read = load_torch(str(path))
+    assert read(torch.zeros(1, 1, 4, 4))[0].shape == (1, 3)
+
+    def mark(name: str, content: bytes) -> bytes:
+        return content.replace(b'"use_pickle": false', b'"use_pickle": true') if name.endswith("weights_config.json") else content
+
+    with pytest.raises(NotUnderstood, match="pickle, which could run anything"):
+        load_torch(str(rewritten(archive[1], tmp_path / "pickled.pt2", mark)))
+
+
+@pytest.mark.parametrize(
+    "target", ["torch.ops.aten.from_file.default", "os.system", "torch.ops.aten.relu", "_operator.attrgetter"]
+)
+def test_archives_reach_known_operators_only(archive: tuple[nn.Module, Path], tmp_path: Path, target: str) -> None:
+    def retarget(name: str, content: bytes) -> bytes:
+        return content.replace(b"torch.ops.aten.max_pool2d.default", target.encode())
+
+    with pytest.raises(NotUnderstood, match=r"'max_pool2d' uses the operator .* not understood"):
+        load_torch(str(rewritten(archive[1], tmp_path / "model.pt2", retarget)))
+
+
+def test_damaged_archives_are_named(archive: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    short = tmp_path / "short.pt2"
+    short.write_bytes(archive[1].read_bytes()[:-2000])
+    past = rewritten(
+        archive[1], tmp_path / "past.pt2", lambda name, content: content[:4] if name.endswith("weight_0") else content
+    )
+    newer = rewritten(archive[1], tmp_path / "newer.pt2", lambda name, content: content.replace(b'"major": 8', b'"major": 9'))
+    empty = rewritten(archive[1], tmp_path / "empty.pt2", lambda name, content: b"{}" if name.endswith(".json") else content)
+    for path, message in ((short, "expected"), (past, "reaches past"), (newer, "version 8.*got 9"), (empty, "KeyError")):
+        with pytest.raises(NotUnderstood, match=message):
+            load_torch(str(path))
+    with pytest.raises(NotUnderstood, match=r"nowhere\.pt2"):
+        load_torch(str(tmp_path / "nowhere.pt2"))
+
+
+def test_import_paths_and_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models_here.py").write_text("import torch\ndef small():\n    return torch.nn.Linear(3, 2)\nnumber = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert isinstance(load_torch("my_models_here:small"), nn.Linear)
+    for source, message in {
+        "my_models_here:large": "expected 'large'.*small",
+        "my_models_here:number": "return an nn.Module, got int: 3",
+        "my_modules_nowhere:small": "expected a module 'my_modules_nowhere'",
+        "my_models_here": "expected package.module:factory",
+        "model.pth": "a pickle, which may run anything",
+        "model.safetensors": "weights alone",
+    }.items():
+        with pytest.raises(NotUnderstood, match=message):
+            load_torch(source)

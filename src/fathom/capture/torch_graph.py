@@ -20,7 +20,7 @@ from fathom.core.errors import NotUnderstood
 from fathom.core.network import Network
 
 SIZES = {python.add, python.sub, python.mul, python.floordiv, python.neg, python.pow}
-SHAPED = {"expand", "repeat", "full", "zeros", "ones", "new_full", "new_zeros", "new_ones", "sym_size"}
+SHAPED = {"full", "zeros", "ones", "sym_size"}
 """What may be told the size of the batch, beside the layout operators: the result is one for every sample."""
 IDENTITIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy"}
 
@@ -28,6 +28,18 @@ IDENTITIES = {"alias", "clone", "contiguous", "lift_fresh", "lift_fresh_copy"}
 def is_known(name: str) -> bool:
     """Whether this reader has a meaning for the aten operator of this name, in place or not."""
     return name.removesuffix("_") in {*table(), *SHAPED, *IDENTITIES, "arange", "scalar_tensor"}
+
+
+def unknown_operators(aten: fx.Graph, inputs: Mapping[str, str]) -> set[str]:
+    """The operators, applied to what depends on the placeholders `inputs`, that the table does not have."""
+    dependent: set[fx.Node] = set()
+    unknown = set()
+    for node in aten.nodes:
+        if node.name in inputs or any(used in dependent for used in node.all_input_nodes):
+            dependent.add(node)
+            if node.op == "call_function" and not is_known(packet(node.target)) and node.target not in (python.getitem, *SIZES):
+                unknown.add(packet(node.target))
+    return unknown
 
 
 class Reader:

@@ -23,7 +23,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from fathom.capture.captured import Captured
 from fathom.capture.graph import Graph, Shape
 from fathom.capture.replay import probes, replay
-from fathom.capture.torch_graph import Reader
+from fathom.capture.torch_graph import Reader, unknown_operators
 from fathom.capture.torch_table import leaves, packet, table
 from fathom.core.errors import NotUnderstood
 from fathom.core.network import Network, Port
@@ -159,11 +159,10 @@ def _export(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> E
         sizes[sample] = {0: batch}
     try:
         with _quiet():
-            exported: ExportedProgram = torch.export.export(module, samples, dynamic_shapes=sizes)
-            unknown: Any = torch.export.default_decompositions()
-            for operator in [operator for operator in unknown if packet(operator) in table()]:
-                unknown.pop(operator)
-            exported = exported.run_decompositions(unknown)
+            exported = torch.export.export(module, samples, dynamic_shapes=sizes).run_decompositions({})
+            unknown = unknown_operators(exported.graph, _inputs(exported, ports))
+            if unknown:
+                exported = exported.run_decompositions(_decompositions(exported, unknown))
     except Exception as error:  # torch.export lets through whatever tracing the module raises
         raise NotUnderstood(
             f"torch.export cannot trace {type(module).__name__}: {_first_line(error)}; write the forward pass without branches "
@@ -176,6 +175,15 @@ def _export(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> E
                 f"so it is no function of its input; write the result to a new tensor instead"
             )
     return exported
+
+
+def _decompositions(exported: ExportedProgram, unknown: set[str]) -> Any:
+    """How torch takes operators apart: those that are not known, and whatever they are made of that is not known either."""
+    made_of: Any = torch.export.default_decompositions()
+    present = {packet(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    for operator in [operator for operator in made_of if packet(operator) in {*table(), *(present - unknown)}]:
+        made_of.pop(operator)
+    return made_of
 
 
 @contextlib.contextmanager

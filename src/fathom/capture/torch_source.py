@@ -31,14 +31,14 @@ def load_torch(source: str) -> nn.Module:
         return read_archive(Path(source))
     if suffix in PICKLES:
         raise NotUnderstood(
-            f"expected a model that can be read without running it, got {source!r}, a pickle, which may run anything; load it in a "
-            f"function of your own and give its import path (package.module:factory), or save it with "
+            f"expected a model that can be read without running it, got {source!r}, a pickle, which may run anything; load it in "
+            f"a function of your own and give its import path (package.module:factory), or save it with "
             f"torch.export.save(torch.export.export(...), 'model.pt2')"
         )
     if suffix in WEIGHTS:
         raise NotUnderstood(
-            f"expected a model, got {source!r}, which holds weights alone; load them into the module in a function of your own and give "
-            f"its import path (package.module:factory)"
+            f"expected a model, got {source!r}, which holds weights alone; load them into the module in a function of your own "
+            f"and give its import path (package.module:factory)"
         )
     return _made(source)
 

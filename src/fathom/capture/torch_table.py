@@ -28,7 +28,10 @@ BATCH = 7
 
 @dataclass(frozen=True)
 class Value:
-    """What depends on the module's input: a node of the graph. torch's axis 0, the batch, is left out of its shape."""
+    """What depends on the module's input: a node of the graph, and torch's shape of it without axis 0, the batch.
+
+    The graph has the same shape, but (1,) for torch's (): every value there has an axis.
+    """
 
     index: int
     shape: Shape
@@ -171,12 +174,24 @@ class Call:
         return f"{self.name}/{step}" if step else self.name
 
     def at(self, index: int) -> Value:
-        """A node of the graph as a value."""
-        return Value(index, self.graph.shape(index))
+        """A node of the graph as a value, of torch's shape."""
+        shape = self.graph.shape(index)
+        computed = next((part for part in leaves(self.node.meta.get("val")) if isinstance(part, Tensor)), None)
+        return Value(index, () if shape == (1,) and computed is not None and computed.ndim == 1 else shape)
 
     def reshape(self, value: Value, shape: Shape, step: str = "") -> Value:
-        """The same elements as samples of another shape; the same value where that is its shape."""
-        return value if shape == value.shape else self.add(Reshape(value.shape, shape), value, step=step)
+        """The same elements as samples of another shape; the same node where that is its shape already."""
+        before, after = self.graph.shape(value.index), shape or (1,)
+        if before == after:
+            return Value(value.index, shape)
+        return Value(self.graph.add(self.step(step), Reshape(before, after), value.index), shape)
+
+    def reduce(self, function: Callable[..., int], value: Value, axes: Shape, *, keep: bool) -> Value:
+        """A rewrite that reduces axes; where it leaves none, one of length 1 stays in the graph."""
+        if keep or len(axes) < len(value.shape):
+            return self.rewrite(function, value.index, axes, keep=keep)
+        kept = function(self.graph, self.step("kept"), value.index, axes, keep=True)
+        return self.reshape(Value(kept, self.graph.shape(kept)), ())
 
 
 def _repeats(constant: Tensor) -> bool:
@@ -186,7 +201,7 @@ def _repeats(constant: Tensor) -> bool:
 
 def _kind(argument: Any) -> str:
     if isinstance(argument, Value):
-        return "a value computed from it" if argument.shape else "a number computed from it"
+        return "a value computed from it"
     return f"a constant of shape {list(argument.shape)}" if isinstance(argument, Tensor) else repr(argument)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -92,6 +93,7 @@ def clamp(call: Call, x: Any, *limits: Any, **named: Any) -> Value:
         low, high = None, low
     low = named.get("min", named.get("min_val", low))
     high = named.get("max", named.get("max_val", high))
+    low, high = None if low == -math.inf else low, None if high == math.inf else high
     if isinstance(low, Value) or isinstance(high, Value):
         raise call.refuse("expected constant limits, got some that depend on the input", "use torch.maximum and torch.minimum")
     rank = len(x.shape)

@@ -54,9 +54,19 @@ def _taken(call: Call, value: Value, moved: Tensor, step: str) -> Value:
             "keep the batch on axis 0, alone",
         )
     index = moved[0].to(torch.int64)
+    shape = tuple(index.shape)
     if index.numel() == size and bool((index.flatten() == torch.arange(size)).all()):
-        return call.reshape(value, tuple(index.shape), step)
-    return call.add(Pick(value.shape, index), value, step=step)
+        return call.reshape(value, shape, step)
+    picked = Pick(call.graph.shape(value.index), index.reshape(shape or (1,)))
+    return Value(call.graph.add(call.step(step), picked, value.index), shape)
+
+
+@imports("new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like", layout=True)
+def fill(call: Call, value: Any, *arguments: Any, **keywords: Any) -> Tensor:
+    """Constants that take their shape and type from a value."""
+    target: Any = call.node.target
+    filled: Tensor = target(torch.zeros(BATCH, *call.value(value).shape, dtype=call.dtype), *arguments, **keywords)
+    return filled
 
 
 @imports("permute")
@@ -122,9 +132,9 @@ def pad(call: Call, value: Any, pads: Any, fill: float = 0) -> Value:
 
 
 @imports("to", "_to_copy", "type_as")
-def convert(call: Call, value: Any, *arguments: Any, **keywords: Any) -> Value:
+def convert(call: Call, x: Any, *arguments: Any, **keywords: Any) -> Value:
     """A wider floating-point type holds the same numbers; a narrower one does not."""
-    value = call.value(value)
+    value = call.value(x)
     before: torch.dtype = call.node.all_input_nodes[0].meta["val"].dtype
     if not (call.dtype.is_floating_point and before.is_floating_point and _bits(call.dtype) >= _bits(before)):
         raise call.refuse(f"it rounds {before} to {call.dtype}", "keep to one floating-point type")

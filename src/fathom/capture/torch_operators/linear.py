@@ -134,7 +134,7 @@ def per_axis(option: Any, axes: int) -> tuple[int, ...]:
 def reduce(call: Call, x: Any, dimensions: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Value:  # noqa: FBT001, FBT002
     x = call.value(x)
     function = reduce_mean if packet(call.node.target) == "mean" else reduce_sum
-    return call.rewrite(function, x.index, call.axes(x, dimensions), keep=keepdim)
+    return call.reduce(function, x, call.axes(x, dimensions), keep=keepdim)
 
 
 @imports("_native_batch_norm_legit_no_training")

@@ -91,22 +91,27 @@ def _axes(call: Call, x: Value, axes: int) -> int:
 def greatest(call: Call, x: Any, dimensions: Any = (), keepdim: bool = False) -> Value:  # noqa: FBT001, FBT002
     x = call.value(x)
     function = pool.reduce_max if packet(call.node.target) == "amax" else pool.reduce_min
-    return call.rewrite(function, x.index, call.axes(x, dimensions), keep=keepdim)
+    return call.reduce(function, x, call.axes(x, dimensions), keep=keepdim)
 
 
 @imports("linalg_vector_norm")
 def vector_norm(
-    call: Call, x: Any, order: float = 2, dimensions: Any = None, keepdim: bool = False, *, dtype: Any = None
-) -> Value:  # noqa: FBT001, FBT002
+    call: Call,
+    x: Any,
+    order: float = 2,
+    dimensions: Any = None,
+    keepdim: bool = False,  # noqa: FBT001, FBT002
+    *,
+    dtype: Any = None,
+) -> Value:
     """The norms that have a linear or quadratic heart: 1, 2 and infinity."""
     x = call.value(x)
     axes = call.axes(x, dimensions)
-    if order == 2:
-        squares = call.add(Square(), x, step="square")
-        return call.add(Sqrt(), call.at(reduce_sum(call.graph, call.step("sum"), squares.index, axes, keep=keepdim)))
-    if order not in (1, math.inf):
+    if order not in (1, 2, math.inf):
         raise call.refuse(f"expected a norm of order 1, 2 or infinity, got {order}")
-    return call.rewrite(reduce_sum if order == 1 else pool.reduce_max, call.add(Abs(), x, step="abs").index, axes, keep=keepdim)
+    powers = call.add(Square() if order == 2 else Abs(), x, step="powers")
+    total = call.reduce(pool.reduce_max if order == math.inf else reduce_sum, powers, axes, keep=keepdim)
+    return call.add(Sqrt(), total, step="root") if order == 2 else total
 
 
 @imports("max", "min")
@@ -115,7 +120,7 @@ def greatest_and_where(call: Call, x: Any, dimension: Any = None, keepdim: bool 
     if isinstance(dimension, int):
         function = pool.reduce_max if packet(call.node.target) == "max" else pool.reduce_min
         x = call.value(x)
-        return call.rewrite(function, x.index, call.axes(x, dimension), keep=keepdim), None
+        return call.reduce(function, x, call.axes(x, dimension), keep=keepdim), None
     if dimension is None:
         raise call.refuse("it works along every axis, the batch too", "name an axis other than 0")
     return extreme(call, x, dimension)
