@@ -46,7 +46,7 @@ def _bar(result: AuditResult) -> Markup:
     least, most = result.share
     measure = result.measure[:1].upper() + result.measure[1:]
     ends = (
-        "The left end is what is proved, the right end what is not yet broken; more work moves them towards each other, never apart."
+        "The left end is what is proved, the right end what is not yet broken; more work brings them closer, never apart."
         if counts.unknown
         else "What is proved and what is not broken have met, and no more work will move them."
     )
