@@ -221,13 +221,16 @@ def test_every_command_and_option_is_documented() -> None:
     import click
     from typer.main import get_command
 
-    from fathom.cli import app
+    from fathom.cli import app, commands
 
+    commands.load()
     documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     text = "\n".join(path.read_text() for path in documents)
     group = get_command(app)
+    found = getattr(group, "commands", {})
+    assert found
     missing = []
-    for name, command in getattr(group, "commands", {}).items():
+    for name, command in found.items():
         if not re.search(rf"\bfathom {name}\b", text):
             missing.append(f"fathom {name}")
         options = [word for parameter in command.params if isinstance(parameter, click.Option) for word in parameter.opts]
