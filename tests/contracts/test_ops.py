@@ -120,7 +120,7 @@ LINEAR: dict[str, list[Case]] = {
     "Dense": [
         Case(Dense(random((3, 5), 1), random((3,), 2)), ((5,),)),
         Case(Dense(random((5, 2), 1)), ((4, 2),)),
-        Case(Dense(random((1, 6), 1), random((1,), 2), roundings=3), ((6,),)),
+        Case(Dense(random((1, 6), 1), random((1,), 2)), ((6,),)),
     ],
     "LeftDense": [Case(LeftDense(random((3, 5), 1)), ((5, 2),)), Case(LeftDense(random((3, 5), 1)), ((2, 5, 2),))],
     "Conv": [

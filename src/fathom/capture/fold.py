@@ -1,4 +1,6 @@
-"""Batch normalisation folded into the layer before it, with the roundings of the folding on record."""
+"""Batch normalisation folded into the convolution before it, with the roundings of the folding on record.
+
+Dense layers are left alone: their normalisation costs next to nothing, and their stored weights stay the real ones."""
 
 from __future__ import annotations
 
@@ -12,7 +14,6 @@ from fathom.core.network import Network, Node
 from fathom.core.operator import Operator
 from fathom.ops.batch_norm import BatchScale
 from fathom.ops.conv import Conv, ConvTranspose
-from fathom.ops.dense import Dense
 from fathom.ops.scale import Shift
 
 ROUNDINGS = 6
@@ -20,11 +21,11 @@ ROUNDINGS = 6
 mean, whose error is relative to its own result. One to spare. Adding the normalisation's own shift could cancel, so that stays a
 node of its own."""
 
-Layer = Dense | Conv | ConvTranspose
+Layer = Conv | ConvTranspose
 
 
 def fold(network: Network) -> Network:
-    """The same real function with every layer, mean and factor that follow each other alone made into one layer.
+    """The same real function with every convolution, mean and factor that follow each other alone made into one convolution.
 
     The value of the normalisation keeps its name; those of the layer and of the difference are gone.
 
@@ -66,7 +67,7 @@ def _chain(network: Network, uses: list[int], i: int) -> tuple[int, int] | None:
     layer = network.nodes[mean].inputs[0]
     operator = network.nodes[layer].operator
     channels = (len(node.operator.variance), *[1] * node.operator.trailing)
-    fits = isinstance(operator, Conv | ConvTranspose) or (isinstance(operator, Dense) and len(node.shape) == 1)
+    fits = isinstance(operator, Layer)
     return (layer, mean) if fits and uses[layer] == 1 and tuple(subtraction.offset.shape) == channels else None
 
 

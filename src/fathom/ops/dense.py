@@ -13,16 +13,15 @@ from fathom.core.operator import Linear
 class Dense(Linear):
     """y = x W^T + shift: `weight` [out, in], `shift` [out] or None; x [n, ..., in] -> y [n, ..., out].
 
-    `roundings` is how many went into making one stored weight or shift.
+    The stored weights are the real ones: whoever bounds may start from rows of them, unrounded.
     """
 
     weight: Tensor
     shift: Tensor | None = None
-    roundings: int = 0
 
     @property
     def accumulation(self) -> int:
-        return max(self.weight.shape) + 1 + self.roundings
+        return max(self.weight.shape) + 1
 
     @property
     def bias(self) -> Tensor | None:
