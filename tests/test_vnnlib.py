@@ -24,7 +24,7 @@ from fathom.capture.vnnlib import Property, Style, assignment, read_property, se
 from fathom.capture.vnnlib import normal_form as normal_form_module
 from fathom.capture.vnnlib import source as source_module
 from fathom.capture.vnnlib.formula import Row
-from fathom.capture.vnnlib.rational import exact_row, to_float
+from fathom.capture.vnnlib.rational import down, exact_row, nearest, to_float, up
 from fathom.core.confirm import confirm
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Join, Network, Node, Port
@@ -250,33 +250,33 @@ def test_ends_are_rounded_once(text: str) -> None:
     exact = Fraction(text)
     with np.errstate(over="ignore"):
         single, double = neighbours(exact, np.float32), neighbours(exact, np.float64)
-    nearest = to_float(exact, torch.float32, round)
-    assert nearest in single and abs(Fraction(nearest) - exact) == min(abs(Fraction(f) - exact) for f in single)
-    assert to_float(exact, DOUBLE, round) == float(exact)
-    assert to_float(exact, DOUBLE, math.floor) == max(f for f in double if Fraction(f) <= exact)
-    assert to_float(exact, DOUBLE, math.ceil) == min(f for f in double if Fraction(f) >= exact)
+    near = to_float(exact, torch.float32, nearest)
+    assert near in single and abs(Fraction(near) - exact) == min(abs(Fraction(f) - exact) for f in single)
+    assert to_float(exact, DOUBLE, nearest) == float(exact)
+    assert to_float(exact, DOUBLE, down) == max(f for f in double if Fraction(f) <= exact)
+    assert to_float(exact, DOUBLE, up) == min(f for f in double if Fraction(f) >= exact)
 
 
 def test_double_rounding_is_not_done() -> None:
     above, tie, odd_tie = MIDDLE + Fraction(1, 1 << 60), MIDDLE, MIDDLE + Fraction(1, 1 << 23)
     assert float(np.float32(float(above))) == 1.0  # through float64, the wrong way
-    assert to_float(above, torch.float32, round) == 1 + 2**-23
-    assert to_float(tie, torch.float32, round) == 1.0
-    assert to_float(odd_tie, torch.float32, round) == 1 + 2**-22
-    assert to_float(Fraction(1, 3), torch.float16, round) == float(np.float16(1 / 3))
-    assert to_float(Fraction(5, 4) * Fraction(1, 1 << 149), torch.float32, round) == 2.0**-149  # subnormal
+    assert to_float(above, torch.float32, nearest) == 1 + 2**-23
+    assert to_float(tie, torch.float32, nearest) == 1.0
+    assert to_float(odd_tie, torch.float32, nearest) == 1 + 2**-22
+    assert to_float(Fraction(1, 3), torch.float16, nearest) == float(np.float16(1 / 3))
+    assert to_float(Fraction(5, 4) * Fraction(1, 1 << 149), torch.float32, nearest) == 2.0**-149  # subnormal
 
 
 @given(st.fractions(), st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16]))
 def test_rounding_brackets_and_is_monotone(exact: Fraction, dtype: torch.dtype) -> None:
     if abs(exact) > 60000:
         return
-    down, near, up = (to_float(exact, dtype, how) for how in (math.floor, round, math.ceil))
-    assert Fraction(down) <= exact <= Fraction(up) and near in (down, up)
-    for end in (down, up):
+    below, near, above = (to_float(exact, dtype, how) for how in (down, nearest, up))
+    assert Fraction(below) <= exact <= Fraction(above) and near in (below, above)
+    for end in (below, above):
         assert torch.tensor(end, dtype=DOUBLE).to(dtype).to(DOUBLE).item() == end
-    step = torch.nextafter(torch.tensor(down, dtype=DOUBLE).to(dtype), torch.tensor(math.inf).to(dtype)).to(DOUBLE).item()
-    assert up in (down, step)
+    step = torch.nextafter(torch.tensor(below, dtype=DOUBLE).to(dtype), torch.tensor(math.inf).to(dtype)).to(DOUBLE).item()
+    assert above in (below, step)
 
 
 def test_the_three_regions() -> None:

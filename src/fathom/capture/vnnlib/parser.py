@@ -22,12 +22,13 @@ MOST_DIGITS = 1000
 Item = int | Linear | Row | And | Or | Not | None
 """What a list is made of: a word (its token's index), a term, a formula, or () as None."""
 
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE]([-+]?[0-9]+))?")
+_NUMBER = re.compile(r"([-+]?)(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([-+]?[0-9]+))?")
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 _VERSION_2 = ("vnnlib-version", "declare-network", "declare-input", "declare-output", "declare-hidden")
 _CONNECTIVES = ("and", "or", "not", "=>")
 _COMPARISONS = ("<=", ">=", "<", ">", "=")
 _ARITHMETIC = ("+", "-", "*", "/")
+_FORMULAS = (Row, And, Or, Not)
 _TERM = "a number, a declared variable or a term (+ ...), (- ...), (* ...)"
 _FORMULA = "a comparison such as (<= X_0 1) or a connective such as (and ...)"
 
@@ -200,13 +201,15 @@ class _Parser:
             raise self.wrong(items, n, f"a variable that is declared before its use, by (declare-const {text} Real)")
         if not match:
             raise self.wrong(items, n, _TERM)
-        if len(text) > MOST_DIGITS or (match[1] and abs(int(match[1])) > MOST_DIGITS):
+        if len(text) > MOST_DIGITS or (match[4] and abs(int(match[4])) > MOST_DIGITS):
             raise self.wrong(items, n, f"a number of at most {MOST_DIGITS} digits and an exponent of at most that")
-        return Fraction(text)
+        sign, whole, places, exponent = match.groups()
+        number = Fraction(int(sign + whole + places), 10 ** len(places))
+        return number * Fraction(10) ** int(exponent) if exponent else number
 
     def formula(self, items: list[Item], n: int) -> Formula:
         item = items[n]
-        if isinstance(item, Row | And | Or | Not):
+        if isinstance(item, _FORMULAS):
             return item
         if isinstance(item, int) and self.texts[item] in ("true", "false"):
             return And([]) if self.texts[item] == "true" else Or([])

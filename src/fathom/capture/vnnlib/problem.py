@@ -11,7 +11,7 @@ from torch import Tensor
 from fathom.capture.captured import Captured
 from fathom.capture.vnnlib.formula import Row
 from fathom.capture.vnnlib.property import Clause, Property
-from fathom.capture.vnnlib.rational import Rounding, exact_row, to_float
+from fathom.capture.vnnlib.rational import Rounding, down, exact_row, nearest, to_float, up
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Port
 from fathom.core.overseer import Severity
@@ -38,9 +38,9 @@ def to_problem(property: Property, captured: Captured, *, severity: Severity = S
     _check_sizes(property, captured)
     wide = torch.float64
     try:
-        written = _boxes(property, (wide, math.ceil), (wide, math.floor))
-        deployed = _boxes(property, *[(captured.program.dtype, round)] * 2)
-        region = _boxes(property, (wide, math.floor), (wide, math.ceil)).hull(deployed)
+        written = _boxes(property, (wide, up), (wide, down))
+        deployed = _boxes(property, *[(captured.program.dtype, nearest)] * 2)
+        region = _boxes(property, (wide, down), (wide, up)).hull(deployed)
         overseer = LinearRules(_spec(property), severity=severity)
     except NotUnderstood as reason:
         raise NotUnderstood(f"{property.name}: {reason}") from reason

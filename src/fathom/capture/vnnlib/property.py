@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from fathom.capture.vnnlib.formula import Row, Variable
-from fathom.capture.vnnlib.normal_form import Alternative, Interval, normal_form
+from fathom.capture.vnnlib.normal_form import Alternative, Interval, NormalForm, normal_form
 from fathom.capture.vnnlib.parser import parse
 from fathom.capture.vnnlib.source import read_text
 from fathom.capture.vnnlib.tokens import Tokens
@@ -17,12 +19,15 @@ from fathom.core.errors import NotUnderstood
 Clause = tuple[Row, ...]
 """Rows that all hold in a catastrophe; over the inputs too where a bound is strict. No rows: every input is one."""
 
+Changes = tuple[tuple[Variable, Fraction, Fraction], ...]
+"""Input, lower and upper, by ascending input."""
+
 
 @dataclass(frozen=True)
 class InputSet:
     """One closed box of inputs, given by where it differs from the property's `base`, and its catastrophes."""
 
-    changes: tuple[tuple[Variable, Fraction, Fraction], ...]  # input, lower, upper; ascending
+    changes: Changes
     clauses: tuple[Clause, ...]
 
 
@@ -55,24 +60,37 @@ def read_property(source: str | Path | bytes) -> Property:
         NotUnderstood: it is no VNN-LIB 1, leaves an input unbounded, or has more alternatives than Fathom holds.
     """
     name, text = read_text(source)
-    inputs, outputs, formula = parse(Tokens.of(name, text))
+    with _no_collector():
+        inputs, outputs, formula = parse(Tokens.of(name, text))
+        try:
+            return _property(name, inputs, outputs, normal_form(formula))
+        except NotUnderstood as reason:
+            raise NotUnderstood(f"{name}: {reason}") from reason
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """No search for reference cycles: reading makes none, and a hundred thousand small objects would double its time."""
+    enabled = gc.isenabled()
+    gc.disable()
     try:
-        shared, alternatives = normal_form(formula)
-        base = [shared.bounds.get(i, Interval()) for i in range(inputs)]
-        if any(interval.empty for interval in base):
-            alternatives = []
-        groups: dict[tuple[tuple[Variable, Fraction, Fraction], ...], dict[Clause, None]] = {}
-        for changes, clause in _sets(base, shared.rows, alternatives):
-            groups.setdefault(changes, {})[clause] = None
-    except NotUnderstood as reason:
-        raise NotUnderstood(f"{name}: {reason}") from reason
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _property(name: str, inputs: int, outputs: int, form: NormalForm) -> Property:
+    base = [form.base.bounds.get(i, Interval()) for i in range(inputs)]
+    alternatives = [] if any(interval.empty for interval in base) else form.alternatives
+    groups: dict[Changes, dict[Clause, None]] = {}
+    for changes, clause in _sets(base, form.base.rows, alternatives):
+        groups.setdefault(changes, {})[clause] = None
     sets = tuple(InputSet(changes, tuple(clauses)) for changes, clauses in groups.items())
     return Property(name, inputs, outputs, tuple((i.lower, i.upper) for i in base), sets)
 
 
-def _sets(
-    base: list[Interval], shared: Clause, alternatives: list[Alternative]
-) -> Iterator[tuple[tuple[tuple[Variable, Fraction, Fraction], ...], Clause]]:
+def _sets(base: list[Interval], shared: Clause, alternatives: list[Alternative]) -> Iterator[tuple[Changes, Clause]]:
     """What every alternative that is not empty changes of the base box, and its clause.
 
     Raises:

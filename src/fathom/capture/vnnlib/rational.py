@@ -12,8 +12,24 @@ import torch
 from fathom.capture.vnnlib.formula import Coefficient, Row, Variable
 from fathom.core.errors import NotUnderstood
 
-Rounding = Callable[[Fraction], int]
-"""How a number of units in the last place becomes a whole one: `round` (nearest, ties to even), `math.floor`, `math.ceil`."""
+Rounding = Callable[[int, int], int]
+"""How a quotient becomes a whole number: `down`, `nearest` or `up`."""
+
+
+def down(numerator: int, denominator: int) -> int:
+    """The largest whole number that is no more."""
+    return numerator // denominator
+
+
+def up(numerator: int, denominator: int) -> int:
+    """The smallest whole number that is no less."""
+    return -(-numerator // denominator)
+
+
+def nearest(numerator: int, denominator: int) -> int:
+    """The nearest whole number; of two, the even one."""
+    whole, rest = divmod(numerator, denominator)
+    return whole + (2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1))
 
 
 def to_float(value: Coefficient, dtype: torch.dtype, rounding: Rounding) -> float:
@@ -24,14 +40,12 @@ def to_float(value: Coefficient, dtype: torch.dtype, rounding: Rounding) -> floa
     """
     digits, least, largest = _format(dtype)
     numerator, denominator = value.numerator, value.denominator
-    if numerator == 0:
-        return 0.0
     exponent = abs(numerator).bit_length() - denominator.bit_length()  # 2^(exponent - 1) < |value| < 2^(exponent + 1)
     if abs(numerator) << max(-exponent, 0) < denominator << max(exponent, 0):
         exponent -= 1
     unit = max(exponent, least) - digits + 1  # the exponent of the last place
-    units = rounding(Fraction(numerator << max(-unit, 0), denominator << max(unit, 0)))
-    if Fraction(units) * Fraction(2) ** unit > largest or Fraction(units) * Fraction(2) ** unit < -largest:
+    units = rounding(numerator << max(-unit, 0), denominator << max(unit, 0))
+    if abs(units) << max(unit, 0) > largest:
         raise NotUnderstood(f"expected a number within the range of {dtype}, got one of {float_text(value)}")
     return math.ldexp(units, unit)
 
@@ -74,8 +88,8 @@ def exact_row(row: Row) -> tuple[list[tuple[Variable, float]], float, float]:
                 f"{len(row.coefficients)} in a row; write it with at most 15 digits"
             )
     constant = factor * row.constant
-    offset = to_float(constant, torch.float64, round)
-    blur = to_float(abs(constant - Fraction(offset)), torch.float64, math.ceil)
+    offset = to_float(constant, torch.float64, nearest)
+    blur = to_float(abs(constant - Fraction(offset)), torch.float64, up)
     return [(variable, float(coefficient)) for variable, coefficient in coefficients], offset, blur
 
 
