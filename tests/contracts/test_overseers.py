@@ -1,0 +1,231 @@
+"""The laws of every overseer, found by discovery: what is compiled judges as the overseer itself does, in sign exactly."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import Tensor
+
+import fathom.overseers
+from fathom.core.discover import discover
+from fathom.core.errors import FathomError, NotCompilable
+from fathom.core.network import Join, Network, Node, Port
+from fathom.core.overseer import Overseer, Severity
+from fathom.core.value import fingerprint
+from fathom.ops.dense import Dense
+from fathom.ops.relu import Relu
+from fathom.overseers.callable import PythonOverseer
+from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.targeted import Targeted
+
+KINDS = discover(fathom.overseers, Overseer)
+
+
+def network(inputs: int, outputs: int, seed: int = 0) -> Network:
+    """A small float32 network."""
+    g = torch.Generator().manual_seed(seed)
+    layers = [
+        Dense(torch.randn(8, inputs, generator=g), torch.randn(8, generator=g)),
+        Dense(torch.randn(outputs, 8, generator=g)),
+    ]
+    nodes = (
+        Node("input", None, (), (inputs,)),
+        Node("hidden", hidden, (0,), (8,)),
+        Node("relu", Relu(), (1,), (8,)),
+        Node("scores", scores, (2,), (outputs,)),
+        Node("output", Join(((outputs,),)), (3,), (outputs,)),
+    )
+    return Network(nodes, (Port("x", (inputs,), 0),), (Port("y", (outputs,), 0),))
+
+
+def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overseer:
+    """n judges of a kind. A new kind adds its case here."""
+    g = torch.Generator().manual_seed(seed)
+    classes = torch.randint(0, outputs, (n,), generator=g)
+    if kind == "Misclassification":
+        return Misclassification(classes, outputs)
+    if kind == "Targeted":
+        return Targeted(classes, outputs)
+    if kind == "PythonOverseer":
+        return PythonOverseer(_spread, (classes,))
+    if kind == "LinearRules":
+        rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
+        return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)
+    pytest.fail(f"say in `judge` how to make a {kind}")
+
+
+def _spread(x: Tensor, y: Tensor, classes: Tensor) -> Tensor:
+    return y.amax(1) - y.amin(1) - 0.1 * classes
+
+
+every = pytest.mark.parametrize("kind", KINDS)
+sizes = pytest.mark.parametrize(("n", "outputs"), [(1, 2), (2, 2), (10_000, 2), (10_000, 10), (1, 10), (0, 3)])
+
+
+def test_every_kind_is_found() -> None:
+    assert {"Misclassification", "Targeted", "PythonOverseer", "LinearRules"} <= set(KINDS)
+
+
+@every
+@sizes
+def test_what_is_compiled_judges_alike(kind: str, n: int, outputs: int) -> None:
+    """At random inputs the margins agree in sign everywhere, and in value up to rounding."""
+    inputs = 4
+    plain, overseer = network(inputs, outputs), judge(kind, n, outputs, inputs)
+    x = torch.randn(n, inputs, generator=torch.Generator().manual_seed(1))
+    y = plain(x).double()
+    margin = overseer.margin(x.double(), y)
+    assert margin.shape == (n,)
+    try:
+        compiled = overseer.compile(plain)
+    except NotCompilable as reason:
+        assert len(str(reason)) > 20
+        return
+    assert len(compiled.spec) == n
+    again = compiled.network(x).double()
+    ours = compiled.spec.certain_margin(again)
+    assert torch.equal(ours <= 0, margin <= 0)
+    assert torch.allclose(ours, margin, rtol=1e-12, atol=1e-12)
+    assert n < 100 or 0 < (margin <= 0).sum() < n  # both verdicts were seen
+
+
+@pytest.mark.parametrize("kind", ["Misclassification", "Targeted"])
+def test_sign_is_exact_where_scores_nearly_tie(kind: str) -> None:
+    """float32 scores a unit in the last place apart: overseer and spec say what exact comparison says."""
+    n, classes = 3000, 5
+    g = torch.Generator().manual_seed(0)
+    base = torch.randn(n, 1, generator=g) * 10.0 ** torch.randint(-30, 30, (n, 1), generator=g)
+    y = base.expand(-1, classes).contiguous().view(torch.int32) + torch.randint(
+        -1, 2, (n, classes), generator=g, dtype=torch.int32
+    )
+    y = y.view(torch.float32)
+    overseer = judge(kind, n, classes, 2)
+    label = getattr(overseer, "label", None) if kind == "Misclassification" else overseer.target
+    mine = y.gather(1, label[:, None])[:, 0]
+    rival = y.scatter(1, label[:, None], -torch.inf).amax(1)
+    fails = rival >= mine if kind == "Misclassification" else mine >= rival
+    assert 0 < fails.sum() < n
+    for precise in (y, y.double()):
+        assert torch.equal(overseer.margin(torch.zeros(n, 2), precise) <= 0, fails)
+    spec = overseer.compile(network(2, classes)).spec
+    assert torch.equal(spec.certain_margin(y.double()) <= 0, fails)
+    assert torch.equal(spec.margin(y.double()) <= 0, fails)
+
+
+def test_a_tie_is_a_catastrophe() -> None:
+    y = torch.tensor([[1.0, 1.0, 0.0]])
+    for overseer in (
+        Misclassification(torch.tensor([0]), 3),
+        Misclassification(torch.tensor([1]), 3),
+        Targeted(torch.tensor([1]), 3),
+    ):
+        assert overseer.margin(y, y).item() == 0
+        assert overseer.compile(network(3, 3)).spec.margin(y).item() == 0
+
+
+def test_margins_are_what_they_are_called() -> None:
+    y = torch.tensor([[3.0, 1.0, 2.5], [0.0, 5.0, 1.0]])
+    assert Misclassification(torch.tensor([0, 0]), 3).margin(y, y).tolist() == [0.5, -5.0]
+    assert Targeted(torch.tensor([2, 1]), 3).margin(y, y).tolist() == [0.5, -4.0]
+
+
+@every
+def test_take_is_the_judge_of_those_sets(kind: str) -> None:
+    overseer = judge(kind, 50, 4, 3)
+    g = torch.Generator().manual_seed(2)
+    x, y = torch.randn(50, 3, generator=g).double(), torch.randn(50, 4, generator=g).double()
+    index = torch.tensor([7, 7, 0, 49])
+    part = overseer.take(index)
+    assert type(part) is type(overseer)
+    assert torch.equal(part.margin(x[index], y[index]), overseer.margin(x, y)[index])
+    assert fingerprint(overseer.take(torch.tensor([7]))) == fingerprint(part.take(torch.tensor([0])))
+
+
+@every
+def test_severity_is_a_field_that_is_named(kind: str) -> None:
+    overseer = judge(kind, 3, 4, 3)
+    assert overseer.severity is Severity.SERIOUS
+    severity = next(f for f in fields(KINDS[kind]) if f.name == "severity")
+    assert severity.kw_only
+
+
+@every
+def test_judgement_is_words(kind: str) -> None:
+    overseer = judge(kind, 3, 4, 3)
+    words = overseer.judgement(2, torch.tensor([0.1, 0.2, 0.9, -1.0]))
+    assert 3 < len(words) < 200
+    assert "tensor" not in words
+
+
+def test_judgements_name_the_classes() -> None:
+    y = torch.tensor([0.0, 2.0, 1.0])
+    assert Misclassification(torch.tensor([0, 2]), 3).judgement(1, y) == "2 read as 1"
+    assert Misclassification(torch.tensor([1]), 3).judgement(0, y) == "1 read as 1"
+    assert Misclassification(torch.tensor([2]), 3, ("cat", "dog", "cow")).judgement(0, y) == "cow read as dog"
+    tie = torch.tensor([2.0, 2.0, 1.0])
+    assert Misclassification(torch.tensor([0]), 3).judgement(0, tie) == "0 read as 1"
+    assert Targeted(torch.tensor([1]), 3).judgement(0, tie) == "read as 1, where 1 is the target"
+    assert Targeted(torch.tensor([2]), 3).judgement(0, y) == "read as 1, where 2 is the target"
+
+
+def test_rows_are_shared_by_label() -> None:
+    """200 sets of 10 classes make 10 blocks of rows, and of fewer labels fewer."""
+    plain = network(4, 10)
+    assert Misclassification(torch.arange(200) % 10, 10).compile(plain).spec.rows.shape == (10, 9, 10)
+    assert Misclassification(torch.tensor([3, 7, 3]), 10).compile(plain).spec.rows.shape == (2, 9, 10)
+    assert Targeted(torch.tensor([3, 7, 3]), 10).compile(plain).spec.of.tolist() == [0, 1, 0]
+
+
+def test_gradients_reach_the_scores() -> None:
+    y = torch.randn(6, 4, requires_grad=True)
+    for kind in ("Misclassification", "Targeted", "PythonOverseer"):
+        (slope,) = torch.autograd.grad(judge(kind, 6, 4, 3).margin(torch.zeros(6, 3), y).sum(), y)
+        assert (slope != 0).sum() >= 12
+
+
+@pytest.mark.parametrize("kind", [Misclassification, Targeted])
+def test_classifier_judges_refuse_what_cannot_be(kind: type[Overseer]) -> None:
+    good = torch.tensor([0, 1])
+    for args, word in (
+        ((good, 1), "at least 2 classes"),
+        ((torch.tensor([1, 10]), 10), "start at 1"),
+        ((torch.tensor([-1, 1]), 10), "got -1"),
+        ((good.float(), 10), "int64"),
+        ((good[None], 10), r"\[n\]"),
+        ((good, 3, ("a", "b")), "3 class names"),
+    ):
+        with pytest.raises(FathomError, match=word):
+            kind(*args)
+    with pytest.raises(FathomError, match="one output for each of 10 classes, got one of 3"):
+        kind(good, 10).compile(network(4, 3))
+    with pytest.raises(FathomError, match="10 classes"):
+        kind(good, 10).margin(torch.zeros(2, 4), torch.zeros(2, 3))
+
+
+def test_class_names_are_no_part_of_the_question() -> None:
+    label = torch.tensor([0, 1])
+    assert fingerprint(Misclassification(label, 2, ("a", "b"))) == fingerprint(Misclassification(label, 2))
+    assert fingerprint(Misclassification(label, 2)) != fingerprint(Targeted(label, 2))
+    assert fingerprint(Misclassification(label, 2)) != fingerprint(Misclassification(label, 2, severity=Severity.MALIGN))
+
+
+def test_functions_are_told_apart_by_their_code() -> None:
+    one, same = PythonOverseer(lambda x, y: y[:, 0] - 1.0), PythonOverseer(lambda x, y: y[:, 0] - 1.0)
+    other, nested = PythonOverseer(lambda x, y: y[:, 0] - 2.0), PythonOverseer(lambda x, y: sum(v for v in y.T))
+    assert fingerprint(one) == fingerprint(same)
+    assert len({fingerprint(o) for o in (one, other, nested)}) == 3
+    assert fingerprint(PythonOverseer(_spread, name="spread")) == fingerprint(PythonOverseer(lambda x, y: y[:, 0], name="spread"))
+    partial = functools.partial(_spread, classes=1)
+    with pytest.raises(FathomError, match="name"):
+        PythonOverseer(partial)
+    assert PythonOverseer(partial, name="spread").name == "spread"
+
+
+@pytest.mark.parametrize("wrong", [lambda x, y: y, lambda x, y: 1.0, lambda x, y: y.sum()])
+def test_functions_must_return_one_margin_an_input(wrong: object) -> None:
+    with pytest.raises(FathomError, match="one margin for each of 5 inputs"):
+        PythonOverseer(wrong, name="wrong").margin(torch.zeros(5, 2), torch.zeros(5, 3))
