@@ -14,7 +14,7 @@ from fathom.audit.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.core.answer import Answers, Reason
-from fathom.core.budget import Budget, Clock
+from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
@@ -49,6 +49,7 @@ class Portfolio(Solver):
             for bound in self.bounds:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             self._search(standing, budget, clock)
+            self._bound_broken(standing, budget, clock)
         elif len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
         return standing.answers
@@ -58,6 +59,13 @@ class Portfolio(Solver):
 
     def _rest(self, budget: Budget, clock: Clock) -> Budget:
         return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+
+    def _bound_broken(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
+        """What is left of the time says how bad the broken cases can be at worst."""
+        if self.bounds:
+            unbounded = (standing.answers.broken & torch.isinf(standing.answers.lower)).nonzero()[:, 0]
+            rest = self._rest(budget, clock)
+            standing.run(self.bounds[0], unbounded, replace(rest, goal=Goal.VALUE))
 
     def _search(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
         problem = standing.problem

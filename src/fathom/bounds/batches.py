@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
-from fathom.core.budget import Budget
+from fathom.core.budget import Budget, Goal
 from fathom.core.confirm import confirm
 from fathom.core.network import Network
 from fathom.core.problem import Problem
@@ -31,7 +31,7 @@ class Bound:
 def solve_in_batches(
     problem: Problem, budget: Budget, hints: Hints, observe: Observer, bound: Callable[[Problem, Network, Budget], Bound]
 ) -> Answers:
-    """Answers for every set that `hints` has not decided, batch by batch, until the budget is spent."""
+    """Answers for every set (for the goal `decide`, that `hints` has not decided), batch by batch, until the budget is spent."""
     clock = budget.start()
     outputs = sum(port.size for port in problem.program.outputs)
     answers = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
@@ -39,7 +39,7 @@ def solve_in_batches(
         return answers.because(Reason.NOT_PROVABLE)
     network = problem.network.freeze(torch.float64)
     todo = torch.arange(len(problem))
-    if hints.answers is not None:
+    if hints.answers is not None and budget.goal is Goal.DECIDE:
         todo = todo[~hints.answers.decided]
     while len(todo):
         stop = clock.over()

@@ -37,9 +37,9 @@ class Reason(enum.Enum):
     MEMORY = "the open sub-problems outgrew the memory budget; give more memory"
     INTERRUPTED = "interrupted; run again with the same casebook to go on"
     INCOMPLETE = "this method alone cannot decide it; branch and bound may"
-    NOT_PROVABLE = "the overseer or the model cannot be compiled, so only a search is possible"
-    TOO_CLOSE = "the worst margin is so close to zero that rounding hides its sign"
-    NOT_STARTED = "not worked on yet"
+    NOT_PROVABLE = "the overseer or the model cannot be compiled, so only a search is possible; state the rule as linear rules"
+    TOO_CLOSE = "the worst margin is so close to zero that rounding hides its sign; ask for a region a little smaller or larger"
+    NOT_STARTED = "not worked on yet; give more seconds"
 
 
 REASONS = tuple(Reason)

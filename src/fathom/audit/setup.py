@@ -1,0 +1,103 @@
+"""From settings to the parts of an audit: the model captured, the data read, the region round them, the overseer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fathom.audit.data import Data, read_data
+from fathom.audit.settings import Factory, OverseerSettings, RegionSettings, Settings
+from fathom.capture.captured import Captured
+from fathom.core.errors import FathomError
+from fathom.core.overseer import Overseer
+from fathom.core.region import Region
+from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.targeted import Targeted
+from fathom.regions.box import BoxRegion
+from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
+
+BALLS = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What `audit` is called with."""
+
+    captured: Captured
+    data: Data | None
+    region: Region
+    overseer: Overseer
+    clean: Tensor  # [n, d]
+
+
+def read_model(settings: Settings, data: Data | None) -> Captured:
+    """The model that the settings name, captured.
+
+    Raises:
+        FathomError: it is not understood.
+    """
+    if isinstance(settings.model, Factory) or settings.model.suffix == ".pt2":
+        from fathom.capture.torch_module import capture_module
+        from fathom.capture.torch_source import load_torch
+
+        shape = settings.input_shape or (None if data is None else data.shape)
+        if shape is None:
+            raise FathomError("expected the shape of one input for a torch model without data, got none; set input_shape")
+        return capture_module(load_torch(str(settings.model)), shape)
+    from fathom.capture.onnx_file import read_onnx
+
+    return read_onnx(settings.model)
+
+
+def read_cases(settings: Settings) -> Data | None:
+    """The samples that make the cases; None for a box, which needs none.
+
+    Raises:
+        FathomError: the file is not understood, or none of its samples asked for.
+    """
+    if settings.data is None:
+        return None
+    chosen = settings.data
+    return read_data(chosen.path, inputs=chosen.inputs, labels=chosen.labels).part(chosen.start, chosen.limit)
+
+
+def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Parts:
+    """Region and overseer for a captured model and its cases.
+
+    Raises:
+        FathomError: the parts do not fit together.
+    """
+    region = _region(settings.region, data, captured)
+    clean = region.box().middle if data is None else data.flat
+    return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)
+
+
+def _region(settings: RegionSettings, data: Data | None, captured: Captured) -> Region:
+    size = sum(port.size for port in captured.program.inputs)
+    clip = settings.clip
+    ends = None if clip is None else tuple(torch.tensor(end, dtype=torch.float64).expand(size)[None] for end in clip)
+    if data is None:
+        assert ends is not None
+        return BoxRegion(ends[0].clone(), ends[1].clone())
+    assert settings.radius is not None
+    return BALLS[settings.kind].around(data.flat, settings.radius, clip=None if ends is None else (ends[0], ends[1]))
+
+
+def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured, n: int) -> Overseer:
+    classes = sum(port.size for port in captured.program.outputs)
+    names = () if data is None else data.names
+    if settings.kind == "targeted":
+        assert settings.target is not None
+        return Targeted(target=torch.full((n,), settings.target), classes=classes, names=names)
+    if settings.kind == "rules":
+        clauses = [rule.clause if rule.clause is not None else k for k, rule in enumerate(settings.rules)]
+        rows, offsets = [rule.coefficients for rule in settings.rules], [rule.offset for rule in settings.rules]
+        return LinearRules.make(rows, offsets, clause=clauses, strict=[rule.strict for rule in settings.rules], sets=n)
+    if data is None or data.labels is None:
+        raise FathomError("expected labels to judge misclassification by, got data without any; add an array y of them")
+    return Misclassification(label=data.labels, classes=classes, names=names)
