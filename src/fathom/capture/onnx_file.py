@@ -1,0 +1,140 @@
+"""ONNX files to networks: read, run to see every value, built up node by node, replayed.
+
+onnxruntime, which runs the deployed model, also evaluates what does not depend on the input: shapes, indices and folded
+weights are read off its runs, so they cannot differ from the deployed ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
+from torch import Tensor
+
+from fathom.capture.captured import Captured
+from fathom.capture.graph import Graph
+from fathom.capture.onnx_model import Model, parse_model
+from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
+from fathom.capture.onnx_table import Array, Call, Value, described, table
+from fathom.capture.replay import probes, replay
+from fathom.capture.unpack import unpack
+from fathom.core.errors import NotUnderstood
+from fathom.core.network import Network
+from fathom.ops.constant import Constant
+
+LIMIT = 2 << 30
+"""Bytes of a model: what protobuf, and so ONNX in one file, can hold."""
+
+Run = Mapping[str, Array]
+"""What onnxruntime computed for one sample, by name."""
+
+
+def read_onnx(source: str | Path | bytes) -> Captured:
+    """Read an ONNX model from a file (`.onnx`, or gzipped) or from its bytes.
+
+    The network is what the model computes for one sample: a leading dimension that is symbolic or 1 is the batch, and is 1.
+
+    Returns:
+        The deployed program (onnxruntime on these bytes) and the network, replayed against it node by node.
+
+    Raises:
+        FathomError: there is no such file.
+        NotUnderstood: it is no ONNX model, or has a feature that is not supported; the text names the node and the way out.
+        ReplayMismatch: the captured network does not compute what the model computes.
+    """
+    model = parse_model(unpack(source, LIMIT))
+    for node in model.nodes:
+        if _is_live(node, model) and node.op_type not in table():
+            raise NotUnderstood(
+                f"{described(node)}: expected one of the operators {', '.join(sorted(table()))}, got {node.op_type}; rewrite it "
+                "with these, or cut the model before it"
+            )
+    x = probes(sum(port.size for port in model.inputs), model.dtype)
+    runs = _observe(model, x)
+    network = _build(model, runs)
+    originals = {node.name: _stack(runs, node.name) for node in network.nodes if node.name in runs[0]}
+    replay(network, x, torch.cat([_stack(runs, name) for name in model.outputs], 1), originals)
+    return Captured(OnnxProgram(model.raw, network.inputs, network.outputs, model.dtype), network)
+
+
+def _observe(model: Model, x: Tensor) -> list[Run]:
+    """What the model computes at each of x [k, d]: one run a sample of a copy in which every used value is an output."""
+    names = list(dict.fromkeys([*model.computed, *model.outputs]))
+    more = [ValueInfoProto(name=name) for name in names if name not in model.outputs]
+    # Messages laid end to end are merged by every protobuf reader: these outputs are added to the graph's own.
+    exposed = model.raw + ModelProto(graph=GraphProto(output=more)).SerializeToString()
+    feeds = Feeds(open_session(exposed, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL), model.inputs)
+    return [dict(zip(names, feeds.run(names, sample), strict=True)) for sample in x.numpy()]
+
+
+def _build(model: Model, runs: Sequence[Run]) -> Network:
+    """The graph of the nodes that depend on the input; what does not is taken from the runs."""
+    dtypes = [port.dtype for port in model.inputs]
+    graph = Graph([(port.name, port.shape) for port in model.inputs], dtypes)
+    values: dict[str, Value | Array] = {
+        port.name: Value(graph.input(port.name), shape) for port, shape in zip(model.inputs, model.shapes, strict=True)
+    }
+    for node in model.nodes:
+        if not _is_live(node, model):
+            values.update((name, _constant(node, name, runs)) for name in node.output if name in runs[0])
+            continue
+        _refuse_untyped(node, runs[0], dtypes[0])
+        inputs = tuple(_input(name, values, model) if name else None for name in node.input)
+        call = Call(graph, node, model.opset, inputs, model.dtype, model.batched)
+        results = table()[node.op_type](call)
+        for name, value in zip(node.output, results if isinstance(results, tuple) else (results,)):
+            if name in runs[0]:
+                values[name] = _checked(call, name, value, runs[0][name])
+    outputs = [(name, _output(graph, name, _input(name, values, model), model.dtype)) for name in model.outputs]
+    return graph.finish(outputs, [dtypes[0]] * len(outputs))
+
+
+def _is_live(node: NodeProto, model: Model) -> bool:
+    return not model.live.isdisjoint(node.output)
+
+
+def _input(name: str, values: dict[str, Value | Array], model: Model) -> Value | Array:
+    return values[name] if name in values else model.weight(name)
+
+
+def _constant(node: NodeProto, name: str, runs: Sequence[Run]) -> Array:
+    value = runs[0][name]
+    if not isinstance(value, np.ndarray) or not np.array_equal(value, runs[-1][name], equal_nan=value.dtype.kind == "f"):
+        raise NotUnderstood(f"{described(node)}: expected a tensor that is always the same, got a list or random numbers; remove it")
+    return value
+
+
+def _refuse_untyped(node: NodeProto, run: Run, dtype: str) -> None:
+    """Values that depend on the input are tensors of the input's type, and have elements."""
+    for name in node.output:
+        if name in run and (not isinstance(run[name], np.ndarray) or run[name].dtype != dtype or not run[name].size):
+            got = f"{run[name].dtype} of shape {list(run[name].shape)}" if isinstance(run[name], np.ndarray) else "a list"
+            raise NotUnderstood(
+                f"{described(node)}: expected {name!r} to be of the input's type {dtype} and not empty, got {got}; export the "
+                "model in one floating-point type, without quantisation"
+            )
+
+
+def _checked(call: Call, name: str, value: Value, original: Array) -> Value:
+    """A value, if it has the shape that onnxruntime gave it."""
+    if value.shape != original.shape:
+        raise call.refuse(
+            f"expected {name!r} to have shape {list(original.shape)}, as onnxruntime computes it, got {list(value.shape)}; "
+            "please report this with the model"
+        )
+    return value
+
+
+def _output(graph: Graph, name: str, value: Value | Array, dtype: torch.dtype) -> int:
+    if isinstance(value, Value):
+        return value.index
+    return graph.add(f"{name}/output", Constant(graph.shape(0), torch.from_numpy(np.array(value)).to(dtype)), 0)
+
+
+def _stack(runs: Sequence[Run], name: str) -> Tensor:
+    """[k, size] the values called `name` in all runs."""
+    return torch.from_numpy(np.stack([run[name].reshape(-1) for run in runs]))
