@@ -11,14 +11,14 @@ from torch import Tensor
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Join, Network, Node, Port, Select
 from fathom.core.operator import Operator
-from fathom.core.value import map_tensors
+from fathom.core.value import floats_to, map_tensors
 
 Shape = tuple[int, ...]
 
 INPUT, OUTPUT = "(input)", "(output)"
 """Names of the flat input and output: in brackets, since models like to call their own values input and output."""
 
-_PROBE = 99991  # batch size of the shape inference: no dimension of a model is likely to be this prime
+_PROBE = 0  # batch size of the shape inference: nothing is computed, and no dimension of a sample is 0
 
 
 class Graph:
@@ -75,10 +75,11 @@ class Graph:
 
     def _infer(self, name: str, operator: Operator, inputs: tuple[int, ...]) -> Shape:
         shapes = [self.shape(i) for i in inputs]
-        hollow = map_tensors(operator, lambda t: t.detach().to("meta").to(torch.float32 if t.is_floating_point() else t.dtype))
+        # An empty batch, and not the meta device: that imports torch's compiler, which takes seconds.
+        single = map_tensors(operator, lambda t: floats_to(torch.float32)(t.detach()))
         try:
             with torch.no_grad():
-                y: Tensor = hollow(*(torch.empty(_PROBE, *s, device="meta") for s in shapes))
+                y: Tensor = single(*(torch.empty(_PROBE, *s, dtype=torch.float32) for s in shapes))
         except (RuntimeError, IndexError, ValueError, TypeError) as problem:
             raise NotUnderstood(
                 f"node {name!r}: expected inputs that {type(operator).__name__} takes, got per-sample shapes {shapes}: {problem}"
