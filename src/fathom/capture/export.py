@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from fathom.capture.export_onnx import dtype_of, write_network
+from fathom.core.box import Box
 from fathom.core.errors import NotUnderstood
 from fathom.core.network import Port
 from fathom.core.problem import Problem
+from fathom.core.region import Region
 
 FORMAT = "fathom problem, version 1"
 NUMBERS = 'shortest decimals that read back as the same float64; infinities are "inf" and "-inf"'
@@ -90,8 +92,8 @@ def _described(problem: Problem, model: bytes) -> dict[str, Any]:
             "outputs": _ports(problem.program.outputs),
         },
         "sets": {
-            name: {"exact": region.exact, "box": _plain(region.box()), **_plain(region)}
-            for name, region in (("written", problem.written), ("deployed", problem.deployed), ("region", problem.region))
+            name: {**_plain(region), "exact": region.exact, "box": {"lower": _plain(box.lower), "upper": _plain(box.upper)}}
+            for name, region, box in _regions(problem)
         },
         "overseer": _plain(problem.overseer),
         "spec": _plain(problem.spec),
@@ -100,6 +102,11 @@ def _described(problem: Problem, model: bytes) -> dict[str, Any]:
         "owner": _plain(problem.owner),
         "digests": problem.digests(),
     }
+
+
+def _regions(problem: Problem) -> list[tuple[str, Region, Box]]:
+    named = (("written", problem.written), ("deployed", problem.deployed), ("region", problem.region))
+    return [(name, region, region.box()) for name, region in named]
 
 
 def _ports(ports: tuple[Port, ...]) -> list[dict[str, Any]]:
@@ -119,7 +126,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {"class": type(value).__name__, **{f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"class": type(value).__name__, "fields": fields}
     if callable(value):
         return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}"
     raise NotUnderstood(f"expected numbers, text and tensors in a problem, got {type(value).__name__}, which JSON cannot hold")

@@ -20,7 +20,7 @@ from fathom.core.operator import Operator
 from fathom.ops.batch_norm import BatchScale
 from fathom.ops.constant import Constant
 from fathom.ops.conv import Conv, ConvTranspose
-from fathom.ops.dense import Dense
+from fathom.ops.dense import Dense, LeftDense
 from fathom.ops.exp import Exp, Log
 from fathom.ops.layout import Reshape, Transpose
 from fathom.ops.pick import Concat, Gather, Pad, Pick
@@ -36,7 +36,6 @@ from fathom.ops.sum import Sum
 
 OPSET, FORMAT = 17, 8
 """The operator set and file format of 2022, which every reader in use knows."""
-OUTPUT = "output"
 
 Writer = Callable[..., str]
 W = TypeVar("W", bound=Writer)
@@ -86,7 +85,7 @@ class Sheet:
 
     def call(self, kind: str, *inputs: str | Term, **attributes: Any) -> str:
         """Add a node; the name of its value."""
-        name = self.unique(f"{self.base}/{kind}")
+        name = self.unique(f"{self.base}.{kind}")
         names = [i.name if isinstance(i, Term) else i for i in inputs]
         self.nodes.append(helper.make_node(kind, names, [name], name, **attributes))
         return name
@@ -101,7 +100,7 @@ class Sheet:
         return self._store(np.asarray(value, dtype=np.int64), "integers")
 
     def _store(self, array: np.ndarray[Any, Any], word: str) -> str:
-        name = self.unique(f"{self.base}/{word}")
+        name = self.unique(f"{self.base}.{word}")
         self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
         return name
 
@@ -147,20 +146,20 @@ def write_network(network: Network) -> onnx.ModelProto:
     sheet = Sheet(dtype_of(network))
     kind = TensorProto.FLOAT if sheet.dtype == torch.float32 else TensorProto.DOUBLE
     inputs = {port.start: Term(sheet.unique(port.name), port.shape) for port in network.inputs}
-    sheet.unique(OUTPUT)
+    output = sheet.unique("output")
     terms: dict[int, Term] = {}
     for place, node in enumerate(network.nodes[1:], 1):
-        sheet.base = node.name
+        sheet.base = node.name.replace("/", ".")  # readers, this package's own too, name their own steps with a slash
         direct = _port(node, inputs)
         if direct is None and 0 in node.inputs and 0 not in terms:
             terms[0] = Term(_whole(sheet, list(inputs.values())), network.nodes[0].shape)
         terms[place] = direct or Term(_write(sheet, node, [terms[i] for i in node.inputs]), node.shape)
-    last = helper.make_node("Identity", [terms[len(network.nodes) - 1].name], [OUTPUT], OUTPUT)
+    last = helper.make_node("Identity", [terms[len(network.nodes) - 1].name], [output], output)
     graph = helper.make_graph(
         [*sheet.nodes, last],
         "fathom",
         [helper.make_tensor_value_info(term.name, kind, ["batch", *term.shape]) for term in inputs.values()],
-        [helper.make_tensor_value_info(OUTPUT, kind, ["batch", network.output_size])],
+        [helper.make_tensor_value_info(output, kind, ["batch", network.output_size])],
         sheet.initializers,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=FORMAT, producer_name="fathom")
@@ -191,7 +190,7 @@ def _write(sheet: Sheet, node: Node, inputs: list[Term]) -> str:
     name = writer(sheet, node.operator, *inputs)
     if len(sheet.nodes) == before:
         return name
-    sheet.nodes[-1].output[0] = sheet.nodes[-1].name = sheet.unique(node.name)
+    sheet.nodes[-1].output[0] = sheet.nodes[-1].name = sheet.unique(sheet.base)
     return str(sheet.nodes[-1].output[0])
 
 
@@ -264,6 +263,11 @@ def batch_scale(sheet: Sheet, operator: BatchScale, x: Term) -> str:
 @writes(Dense)
 def dense(sheet: Sheet, operator: Dense, x: Term) -> str:
     return _shifted(sheet, sheet.call("MatMul", x, sheet.numbers(operator.weight.T)), operator.shift)
+
+
+@writes(LeftDense)
+def left_dense(sheet: Sheet, operator: LeftDense, x: Term) -> str:
+    return sheet.call("MatMul", sheet.numbers(operator.weight), x)
 
 
 @writes(Conv)

@@ -10,8 +10,7 @@ from fathom.capture.rewrite import batch_norm, layer_norm, reduce_mean, reduce_s
 from fathom.capture.rewrite import matmul as product
 from fathom.capture.torch_table import Call, Value, imports, packet
 from fathom.ops.conv import Conv, ConvTranspose
-from fathom.ops.dense import Dense
-from fathom.ops.layout import Transpose
+from fathom.ops.dense import Dense, LeftDense
 
 
 @imports("linear")
@@ -39,9 +38,7 @@ def matmul(call: Call, x: Any, y: Any) -> Value:
     weight, x = _matrix(call, call.weight(x)), call.value(y)
     if len(x.shape) < 2:
         raise call.refuse("it sums over the batch", "keep the batch on axis 0")
-    order = (*range(len(x.shape) - 2), len(x.shape) - 1, len(x.shape) - 2)
-    turned = call.add(Transpose(order), x, step="turned")
-    return call.add(Transpose(order), dense(call, turned, weight, None, "product"))
+    return call.add(LeftDense(weight), x)
 
 
 def _matrix(call: Call, weight: Tensor) -> Tensor:
