@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.network import Port
 

@@ -14,8 +14,8 @@ import safetensors.numpy
 import safetensors.torch
 import torch
 
-from fathom.audit import data as data_module
-from fathom.audit.data import INPUT_KEYS, LABEL_KEYS, DataError, read_data
+from fathom.audits import data as data_module
+from fathom.audits.data import INPUT_KEYS, LABEL_KEYS, DataError, read_data
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.random((5, 3, 2)).astype(np.float32)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fathom.audit.data import Data
-from fathom.audit.preprocessing import Inspection, PreprocessingError, inspect
+from fathom.audits.data import Data
+from fathom.audits.preprocessing import Inspection, PreprocessingError, inspect
 from fathom.core.errors import FathomError
 from fathom.core.network import Port
 from fathom.core.program import Program
@@ -138,7 +138,7 @@ def test_what_is_not_known_is_not_guessed() -> None:
 
 def test_large_files_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evenly: files are often sorted by class."""
-    monkeypatch.setattr("fathom.audit.preprocessing.MOST_SAMPLES", 24)
+    monkeypatch.setattr("fathom.audits.preprocessing.MOST_SAMPLES", 24)
     order = np.argsort(Y, kind="stable")
     program = model()
     inspection = inspect(program, data(X[order], Y[order]), UNIT)

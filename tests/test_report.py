@@ -22,8 +22,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fathom.audit.numbers import at_least, at_most, near, percent_at_least, percent_at_most
-from fathom.audit.result import AuditResult
+from fathom.audits.numbers import at_least, at_most, near, percent_at_least, percent_at_most
+from fathom.audits.result import AuditResult
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.errors import FathomError
 from fathom.core.network import Port

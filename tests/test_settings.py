@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from fathom.audit.keys import SettingsError
-from fathom.audit.settings import (
+from fathom.audits.keys import SettingsError
+from fathom.audits.settings import (
     BudgetSettings,
     DataSettings,
     Factory,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report import render, write_report
 from fathom.report.page import panels
 from tests.browser.chromium import Page, browser

@@ -28,10 +28,8 @@ KINDS = discover(fathom.overseers, Overseer)
 def network(inputs: int, outputs: int, seed: int = 0) -> Network:
     """A small float32 network."""
     g = torch.Generator().manual_seed(seed)
-    layers = [
-        Dense(torch.randn(8, inputs, generator=g), torch.randn(8, generator=g)),
-        Dense(torch.randn(outputs, 8, generator=g)),
-    ]
+    hidden = Dense(torch.randn(8, inputs, generator=g), torch.randn(8, generator=g))
+    scores = Dense(torch.randn(outputs, 8, generator=g))
     nodes = (
         Node("input", None, (), (inputs,)),
         Node("hidden", hidden, (0,), (8,)),

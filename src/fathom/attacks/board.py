@@ -44,6 +44,11 @@ class Board:
             return torch.zeros(0, dtype=torch.int64)
         return (self.open & self._afford(torch.ones_like(self.forward)) & ~self._waiting()).nonzero()[:, 0]
 
+    def left(self, most: int) -> int:
+        """How many passes, at most so many, every set of `going` can still pay."""
+        limit, sets = self.clock.budget.passes, self.going()
+        return most if limit is None or not len(sets) else min(most, limit - int((self.forward + self.backward)[sets].max()))
+
     def book(self, owner: Tensor, *, backward: bool) -> Tensor:
         """Books one evaluation for every search [L] of a set that can still pay; [L] says which those are."""
         counts = torch.bincount(owner, minlength=len(self.open))

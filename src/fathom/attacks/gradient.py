@@ -48,6 +48,7 @@ class Gradient(Solver):
         objective = Objective.of(problem)
         generator = torch.Generator().manual_seed(self.seed)
         width = _width(problem, objective, budget)
+        self._look(board, objective)
         rounds, done = board.given.shape[1] + self.restarts, 0
         while done < rounds and len(sets := board.going()):
             # The first round alone breaks what is easy; then as many rounds at once as fill a batch.
@@ -56,6 +57,16 @@ class Gradient(Solver):
                 self._attack(board, objective, part, range(done, done + at_once), generator)
             done += at_once
         return board.finish()
+
+    def _look(self, board: Board, objective: Objective) -> None:
+        """Evaluates the points that others found, before anything else is done."""
+        for k in range(board.given.shape[1]):
+            sets = board.going()
+            sets = sets[~torch.isnan(board.given[sets, k]).any(1)]
+            sets = sets[board.book(sets, backward=False)]
+            with torch.no_grad():
+                board.note(sets, board.given[sets, k], objective.margin(objective.rows(board.given[sets, k], sets), sets))
+        board.settle()
 
     def _attack(self, board: Board, objective: Objective, sets: Tensor, rounds: range, generator: torch.Generator) -> None:
         """Some rounds, at once, of some sets."""

@@ -50,8 +50,9 @@ class Values(Solver):
     def _try(self, board: Board, propose: Callable[[Tensor], Tensor]) -> None:
         """Evaluates candidates [k, c, d] for all sets that are still searched, some sets at a time."""
         problem, dtype = board.problem, board.problem.program.dtype
+        most = board.left(self.samples + self.trials + board.given.shape[1])
         for sets in torch.split(board.going(), max(1, 4096 // max(self.trials, self.samples))):
-            region, x = problem.deployed.take(sets), propose(sets).to(dtype)
+            region, x = problem.deployed.take(sets), propose(sets)[:, :most].to(dtype)
             x = region.project(x) if isinstance(region, Projectable) else x
             owner, x = sets.repeat_interleave(x.shape[1]), x.reshape(-1, x.shape[2])
             paid = (board.book(owner, backward=False) & ~torch.isnan(x).any(1)).nonzero()[:, 0]

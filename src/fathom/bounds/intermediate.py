@@ -36,7 +36,7 @@ def tighten(
     Args:
         network: in the dtype of the bounds.
         region: n sets.
-        known: per node, boxes that hold already, from regions that contain these; only elements that they leave unstable are bounded again.
+        known: per node, boxes that hold already, from regions that contain these; only what they leave unstable is bounded again.
         reach: the rounding account of a region that contains these; None computes it.
         memory: bytes of working tensors; the pass is cut into pieces that fit.
 

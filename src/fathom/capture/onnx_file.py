@@ -104,7 +104,9 @@ def _input(name: str, values: dict[str, Value | Array], model: Model) -> Value |
 def _constant(node: NodeProto, name: str, runs: Sequence[Run]) -> Array:
     value = runs[0][name]
     if not isinstance(value, np.ndarray) or not np.array_equal(value, runs[-1][name], equal_nan=value.dtype.kind == "f"):
-        raise NotUnderstood(f"{described(node)}: expected a tensor that is always the same, got a list or random numbers; remove it")
+        raise NotUnderstood(
+            f"{described(node)}: expected a tensor that is always the same, got a list or random numbers; remove it"
+        )
     return value
 
 

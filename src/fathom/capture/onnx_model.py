@@ -75,7 +75,9 @@ def parse_model(raw: bytes) -> Model:
     try:
         model.ParseFromString(raw)
     except DecodeError as problem:
-        raise NotUnderstood(f"expected an ONNX model, got {len(raw)} bytes that are none ({problem}); copy the file again") from problem
+        raise NotUnderstood(
+            f"expected an ONNX model, got {len(raw)} bytes that are none ({problem}); copy the file again"
+        ) from problem
     graph = model.graph
     if not graph.output:
         raise NotUnderstood(f"expected an ONNX model, got {len(raw)} bytes without a graph that has outputs; is it an ONNX file?")
@@ -201,7 +203,11 @@ def _ordered(graph: GraphProto, given: set[str], outputs: tuple[str, ...]) -> tu
             needs[place] = {makers[i] for i in node.input if i in makers}
             todo.extend((i, described(node)) for i in node.input)
     try:
-        order = list(graphlib.TopologicalSorter({place: sorted(before) for place, before in sorted(needs.items())}).static_order())
+        order = list(
+            graphlib.TopologicalSorter({place: sorted(before) for place, before in sorted(needs.items())}).static_order()
+        )
     except graphlib.CycleError as problem:
-        raise NotUnderstood(f"{described(graph.node[problem.args[1][0]])} depends on its own value; the model is damaged") from problem
+        raise NotUnderstood(
+            f"{described(graph.node[problem.args[1][0]])} depends on its own value; the model is damaged"
+        ) from problem
     return tuple(graph.node[place] for place in order)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fathom.audit.engine import Watcher
+    from fathom.audits.engine import Watcher
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def watching(cases: int) -> Iterator[Watcher]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from fathom.audit.cases import by_case
+    from fathom.audits.cases import by_case
     from fathom.core.answer import Answers
     from fathom.core.problem import Problem
 

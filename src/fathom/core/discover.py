@@ -27,3 +27,15 @@ def discover(room: ModuleType, base: type[T]) -> dict[str, type[T]]:
                     raise ValueError(f"{name} is defined twice: in {found[name].__module__} and in {module.__name__}")
                 found[name] = value
     return dict(sorted(found.items()))
+
+
+def entry(room: ModuleType, base: type[T], name: str) -> type[T]:
+    """The concrete subclass of `base` called `name` in `room`: what a room's `__getattr__` answers with.
+
+    Raises:
+        AttributeError: there is none.
+    """
+    found = discover(room, base)
+    if name not in found:
+        raise AttributeError(f"{room.__name__} has no {base.__name__.lower()} {name!r}; it has {', '.join(found)}")
+    return found[name]

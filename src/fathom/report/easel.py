@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Markup, join, tag
 from fathom.report.pictures import Layout, difference, image, layout, photograph, scale_bar
 from fathom.report.png import data_uri

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import fathom.report.panels as room
-from fathom.audit.result import AuditResult, plain
+from fathom.audits.result import AuditResult, plain
 from fathom.core.discover import discover
 from fathom.core.errors import FathomError
 from fathom.report.markup import Markup, join, tag

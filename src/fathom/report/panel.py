@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Markup
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fathom.audit.numbers import at_least, at_most, near
-from fathom.audit.result import AuditResult
+from fathom.audits.numbers import at_least, at_most, near
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Content, Markup, tag
 
 

@@ -53,5 +53,7 @@ def _rim(call: Call, size: tuple[int, ...], stride: tuple[int, ...], spread: tup
     wanted = [n * s for n, s in zip(size, stride, strict=True)] if shape is None else shape[-len(size) :]
     totals = [have - want for have, want in zip(spread, wanted, strict=True)]
     if min(totals) < 0:
-        raise call.refuse(f"expected an output no larger than {list(spread)}, got a request for {list(wanted)}; give pads instead")
+        raise call.refuse(
+            f"expected an output no larger than {list(spread)}, got a request for {list(wanted)}; give pads instead"
+        )
     return tuple(halves(total, upper=auto != "SAME_UPPER") for total in totals)

@@ -14,7 +14,7 @@ from fathom.cli import INTERRUPTED, app
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
-    from fathom.audit.settings import Settings
+    from fathom.audits.settings import Settings
 
 FLAGS = {
     "model": "MODEL",
@@ -79,7 +79,7 @@ def _region(*, linf: float | None, l2: float | None, l1: float | None, span: tup
 
 
 def _settings(model: str, given: dict[str, Any]) -> Settings:
-    from fathom.audit.settings import make_settings, read_settings
+    from fathom.audits.settings import make_settings, read_settings
 
     if model.endswith(".toml"):
         return read_settings(model, given, FLAGS)
@@ -89,28 +89,28 @@ def _settings(model: str, given: dict[str, Any]) -> Settings:
 
 
 def _run(settings: Settings, *, anyway: bool, as_json: bool) -> None:
-    from fathom.audit.engine import Labels
-    from fathom.audit.engine import audit as run
-    from fathom.audit.portfolio import Portfolio
-    from fathom.audit.preprocessing import inspect
-    from fathom.audit.setup import make_parts, read_cases, read_model
+    from fathom.audits.engine import Labels
+    from fathom.audits.engine import audit as run
+    from fathom.audits.portfolio import Portfolio
+    from fathom.audits.preprocessing import inspect
+    from fathom.audits.setup import make_parts, read_model, read_samples
     from fathom.cli.progress import watching
     from fathom.core.budget import Budget
     from fathom.report.page import write_report
 
-    cases = read_cases(settings)
-    captured = read_model(settings, cases)
-    if cases is not None:
-        inspection = inspect(captured.program, cases, settings.region.clip)
+    data = read_samples(settings)
+    captured = read_model(settings, data)
+    if data is not None:
+        inspection = inspect(captured.program, data, settings.region.clip)
         for line in inspection.lines():
             typer.echo(line, err=True)
         inspection.require(anyway=anyway)
-    parts = make_parts(settings, captured, cases)
+    parts = make_parts(settings, captured, data)
     budget = Budget(seconds=settings.budget.total_seconds)
     portfolio = Portfolio(seed=settings.seed, case_seconds=settings.budget.case_seconds or settings.budget.total_seconds)
     labels = Labels(
         title=str(settings.model) if ":" in str(settings.model) else Path(str(settings.model)).name,
-        classes=() if cases is None else cases.names,
+        classes=() if data is None else data.names,
         recipe=shlex.join(["fathom", *sys.argv[1:]]),
     )
     with watching(len(parts.region)) as watch:

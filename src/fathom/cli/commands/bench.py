@@ -26,7 +26,7 @@ def bench(
     """Run a folder laid out as the public verification benchmarks are; print decided / total, disagreements and times."""
     from rich.console import Console
 
-    from fathom.audit.bench import Bench, summary
+    from fathom.audits.bench import Bench, summary
 
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     job = Bench(folder, seconds=timeout, limit=limit, out=csv, isolated=isolated, seed=seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Markup, join
 from fathom.report.panel import Panel
 from fathom.report.words import many, measured, paragraph, table

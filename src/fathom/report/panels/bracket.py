@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
 from fathom.report.scale import Scale, beside, figure, line, number, text

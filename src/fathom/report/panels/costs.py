@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Content, Markup, join, tag
 from fathom.report.panel import Panel
 from fathom.report.words import GROUPS, many, mark, measured, paragraph, table, whole

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.report.easel import Easel
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel

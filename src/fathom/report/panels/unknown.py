@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import torch
 
-from fathom.audit.result import AuditResult
+from fathom.audits.result import AuditResult
 from fathom.core.answer import REASONS, Reason
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import ClassVar
 
-from fathom.audit.numbers import percent_at_least, percent_at_most
-from fathom.audit.result import AuditResult
+from fathom.audits.numbers import percent_at_least, percent_at_most
+from fathom.audits.result import AuditResult
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
 from fathom.report.scale import Scale, figure, line, text

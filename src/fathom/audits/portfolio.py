@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Values
-from fathom.audit.cases import case_broken
+from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.core.answer import Answers, Reason
@@ -46,10 +46,12 @@ class Portfolio(Solver):
         seconds = None if budget.seconds is None else budget.seconds * self.attack_share
         standing.run(self._attack(problem), standing.open(), budget.part(seconds=seconds))
         if problem.provable:
-            for bound in self.bounds:
+            if self.bounds:  # the first one also says how bad the broken cases can be at worst
+                todo = (~standing.answers.proved).nonzero()[:, 0]
+                standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
+            for bound in self.bounds[1:]:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             self._search(standing, budget, clock)
-            self._bound_broken(standing, budget, clock)
         elif len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
         return standing.answers
@@ -59,13 +61,6 @@ class Portfolio(Solver):
 
     def _rest(self, budget: Budget, clock: Clock) -> Budget:
         return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
-
-    def _bound_broken(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
-        """What is left of the time says how bad the broken cases can be at worst."""
-        if self.bounds:
-            unbounded = (standing.answers.broken & torch.isinf(standing.answers.lower)).nonzero()[:, 0]
-            rest = self._rest(budget, clock)
-            standing.run(self.bounds[0], unbounded, replace(rest, goal=Goal.VALUE))
 
     def _search(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
         problem = standing.problem

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fathom.audit.cases import by_case
-from fathom.audit.portfolio import quick
+from fathom.audits.cases import by_case
+from fathom.audits.portfolio import quick
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.vnnlib import read_property, to_problem
 from fathom.core.answer import Answers, Reason, Verdict

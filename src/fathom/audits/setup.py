@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fathom.audit.data import Data, read_data
-from fathom.audit.settings import Factory, OverseerSettings, RegionSettings, Settings
+from fathom.audits.data import Data, read_data
+from fathom.audits.settings import Factory, OverseerSettings, RegionSettings, Settings
 from fathom.capture.captured import Captured
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
@@ -21,7 +21,7 @@ from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 
-BALLS = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
+BALLS: dict[str, type[LinfBall | L2Ball | L1Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,24 +54,25 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
     return read_onnx(settings.model)
 
 
-def read_cases(settings: Settings) -> Data | None:
-    """The samples that make the cases; None for a box, which needs none.
+def read_samples(settings: Settings) -> Data | None:
+    """The whole file of samples; None for a box, which needs none.
 
     Raises:
-        FathomError: the file is not understood, or none of its samples asked for.
+        FathomError: the file is not understood.
     """
     if settings.data is None:
         return None
-    chosen = settings.data
-    return read_data(chosen.path, inputs=chosen.inputs, labels=chosen.labels).part(chosen.start, chosen.limit)
+    return read_data(settings.data.path, inputs=settings.data.inputs, labels=settings.data.labels)
 
 
 def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Parts:
-    """Region and overseer for a captured model and its cases.
+    """Region and overseer for a captured model and those of its samples that are to be cases.
 
     Raises:
-        FathomError: the parts do not fit together.
+        FathomError: the parts do not fit together, or no sample is asked for.
     """
+    if data is not None and settings.data is not None:
+        data = data.part(settings.data.start, settings.data.limit)
     region = _region(settings.region, data, captured)
     clean = region.box().middle if data is None else data.flat
     return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fathom.audit.data import Data
-from fathom.audit.what_if import Bench, best_change, right, share, show_shape, spread
+from fathom.audits.data import Data
+from fathom.audits.what_if import Bench, best_change, right, share, show_shape, spread
 from fathom.core.errors import FathomError
 from fathom.core.program import Program
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fathom.audit.numbers import at_least, at_most, percent_at_least, percent_at_most
+from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most
 from fathom.core.answer import Answers
 from fathom.core.network import Port
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from fathom.audit.cases import by_case
-from fathom.audit.interrupt import interruptible
-from fathom.audit.portfolio import Portfolio
-from fathom.audit.result import AuditResult
+from fathom.audits.cases import by_case
+from fathom.audits.interrupt import interruptible
+from fathom.audits.portfolio import Portfolio
+from fathom.audits.result import AuditResult
 from fathom.capture.captured import Captured
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget

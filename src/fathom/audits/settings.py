@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from fathom.audit import keys
-from fathom.audit.keys import Key, Place, SettingsError, Source
+from fathom.audits import keys
+from fathom.audits.keys import Key, Place, SettingsError, Source
 
 MAX_BYTES = 64 << 20
 """No settings are larger than this."""

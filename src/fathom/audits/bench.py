@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from fathom.audit.verify import verify
+from fathom.audits.verify import verify
 from fathom.core.errors import FathomError, NotUnderstood
 
 DECIDED = ("sat", "unsat")
