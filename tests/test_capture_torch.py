@@ -401,6 +401,8 @@ def test_a_module_that_is_no_function_of_its_input_fails_its_replay() -> None:
 
     with pytest.raises(ReplayMismatch):
         capture_module(Alias(), (3,))
+    with pytest.raises(ReplayMismatch):
+        capture_module(Function(lambda x, w: x + torch.rand(6)), (6,))
 
 
 # Sources.
@@ -490,6 +492,13 @@ def test_archives_reach_known_operators_only(archive: tuple[nn.Module, Path], tm
         load_torch(str(rewritten(archive[1], tmp_path / "model.pt2", retarget)))
 
 
+def test_archives_of_one_batch_size_are_refused(tmp_path: Path) -> None:
+    module = Function(lambda x, w: x.view(2, 2, 3).relu())
+    torch.export.save(torch.export.export(module, (torch.randn(2, 6),)), tmp_path / "two.pt2")
+    with pytest.raises(NotUnderstood, match=r"Archive.*batch"):
+        capture_module(load_torch(str(tmp_path / "two.pt2")), (6,))
+
+
 def test_damaged_archives_are_named(archive: tuple[nn.Module, Path], tmp_path: Path) -> None:
     short = tmp_path / "short.pt2"
     short.write_bytes(archive[1].read_bytes()[:-2000])
@@ -506,11 +515,16 @@ def test_damaged_archives_are_named(archive: tuple[nn.Module, Path], tmp_path: P
 
 
 def test_import_paths_and_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "my_models_here.py").write_text("import torch\ndef small():\n    return torch.nn.Linear(3, 2)\nnumber = 3\n")
+    (tmp_path / "my_models_here.py").write_text(
+        "import torch\ndef small():\n    return torch.nn.Linear(3, 2)\nnumber = 3\ndef no(): 1 / 0\n"
+    )
+    (tmp_path / "my_broken_models.py").write_text("import")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert isinstance(load_torch("my_models_here:small"), nn.Linear)
     for source, message in {
+        "my_models_here:no": "to make a module, but it raises ZeroDivisionError",
+        "my_broken_models:small": "importing 'my_broken_models' raises SyntaxError",
         "my_models_here:large": "expected 'large'.*small",
         "my_models_here:number": "return an nn.Module, got int: 3",
         "my_modules_nowhere:small": "expected a module 'my_modules_nowhere'",

@@ -95,7 +95,8 @@ def capture_module(module: nn.Module, shape: Shapes, dtype: torch.dtype = torch.
         dtype: of the inputs; float32 or float64.
         live: keep the module's parameters, so that gradients reach them and a training step changes the network (capture
             again after `module.to` or another change of where they are stored). A weight that is computed from a parameter
-            (weight normalisation) is then refused. False takes copies of the present values.
+            (weight normalisation) is then refused; one computed from buffers, or from parameters that need no gradient, has
+            its present value. False takes copies of all present values.
 
     Raises:
         NotUnderstood: the module cannot be exported, or has an operator, branch or dtype that is not understood; it is named.
@@ -133,7 +134,9 @@ def _check(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> No
             )
         if tensor.is_complex() or tensor.is_quantized:
             raise NotUnderstood(f"expected real weights, got {name!r} of {tensor.dtype}; such a module is not supported")
-    x = probes(sum(port.size for port in ports), dtype)[:2].to(_device(module))
+        if tensor.device.type != "cpu":
+            raise NotUnderstood(f"expected a module on the CPU, got {name!r} on {tensor.device}; call module.cpu() first")
+    x = probes(sum(port.size for port in ports), dtype)[:2]
     try:
         with evaluating(module), torch.no_grad():
             run(module, ports, x)
@@ -141,17 +144,13 @@ def _check(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> No
         shapes = ", ".join(f"[n, {', '.join(map(str, port.shape))}]" for port in ports)
         raise NotUnderstood(
             f"expected a module that takes inputs of shape {shapes} in {dtype}; {type(module).__name__} raises "
-            f"{_first_line(error)}; check the shape of a sample, given without the batch"
+            f"{_first_line(error)}; check the shape of a sample, given without the batch, and that batches of any size are taken"
         ) from error
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 def _export(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> ExportedProgram:
     """The functional aten graph with a symbolic batch; operators that the table does not know are taken apart by torch."""
-    x = probes(sum(port.size for port in ports), dtype)[:2].to(_device(module))
+    x = probes(sum(port.size for port in ports), dtype)[:2]
     samples = tuple(x[:, port.start : port.stop].reshape(-1, *port.shape) for port in ports)
     sizes: Any = ShapesCollection()  # type: ignore[no-untyped-call]
     batch = Dim("batch", min=2)
@@ -159,7 +158,7 @@ def _export(module: nn.Module, ports: tuple[Port, ...], dtype: torch.dtype) -> E
         sizes[sample] = {0: batch}
     try:
         with _quiet():
-            exported = torch.export.export(module, samples, dynamic_shapes=sizes).run_decompositions({})
+            exported: ExportedProgram = torch.export.export(module, samples, dynamic_shapes=sizes).run_decompositions({})
             unknown = unknown_operators(exported.graph, _inputs(exported, ports))
             if unknown:
                 exported = exported.run_decompositions(_decompositions(exported, unknown))
@@ -242,21 +241,16 @@ class _Recorder(torch.fx.Interpreter):
 def _replay(module: nn.Module, exported: ExportedProgram, network: Network, names: dict[str, str], dtype: torch.dtype) -> None:
     """The network against the module itself, and node by node against the exported graph, on random inputs."""
     x = probes(network.input_size, dtype)
-    at = x.to(_device(module))
-    with torch.no_grad():
-        y = run(module, network.inputs, at)
-        recorder = _Recorder(exported)
-        tensors = iter(_arguments(module, exported, network, at))
-        recorder.run(*tensors, enable_io_processing=False)
-    originals = {ours: recorder.seen[theirs] for ours, theirs in names.items() if isinstance(recorder.seen[theirs], Tensor)}
-    replay(network.map(Tensor.cpu), x, y.cpu(), {name: value.cpu() for name, value in originals.items()})
-
-
-def _arguments(module: nn.Module, exported: ExportedProgram, network: Network, x: Tensor) -> list[Tensor]:
     tensors = _tensors(module, exported, live=True)
     inputs = (x[:, port.start : port.stop].reshape(-1, *port.shape) for port in network.inputs)
-    specs = exported.graph_signature.input_specs
-    return [next(inputs) if spec.kind == InputKind.USER_INPUT else tensors[spec.arg.name] for spec in specs]
+    recorder = _Recorder(exported)
+    with torch.no_grad():
+        y = run(module, network.inputs, x)
+        specs = exported.graph_signature.input_specs
+        values = (next(inputs) if spec.kind == InputKind.USER_INPUT else tensors[spec.arg.name] for spec in specs)
+        recorder.run(*values, enable_io_processing=False)
+    seen = {ours: recorder.seen[theirs] for ours, theirs in names.items()}
+    replay(network, x, y, {name: value for name, value in seen.items() if isinstance(value, Tensor)})
 
 
 def describe(exported: ExportedProgram) -> str:

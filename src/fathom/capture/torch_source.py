@@ -24,7 +24,7 @@ def load_torch(source: str) -> nn.Module:
             directory on the path; or the path of a .pt2 archive.
 
     Raises:
-        NotUnderstood: neither of these, or a file that could run code on being read; the text says what to do.
+        NotUnderstood: neither of these, a file that could run code on being read, or a factory that fails; the text says so.
     """
     suffix = Path(source).suffix.lower()
     if suffix == ".pt2":
@@ -61,7 +61,10 @@ def _made(source: str) -> nn.Module:
             names = ", ".join(key for key in vars(found) if not key.startswith("_"))
             raise NotUnderstood(f"expected {part!r} in {found!r}, which has {names}")
         found = getattr(found, part)
-    module = found if isinstance(found, nn.Module) or not callable(found) else found()
+    try:
+        module = found if isinstance(found, nn.Module) or not callable(found) else found()
+    except Exception as error:  # so may a user's factory
+        raise NotUnderstood(f"expected {source!r} to make a module, but it raises {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise NotUnderstood(f"expected {source!r} to return an nn.Module, got {type(module).__name__}: {module!r}")
     return module

@@ -125,7 +125,11 @@ class Call:
         return float(torch.tensor(argument, dtype=self.dtype))
 
     def sample(self, constant: Tensor, rank: int) -> Tensor:
-        """A constant that meets values with `rank` sample axes, seen as what it is for one sample; a view, so it stays live."""
+        """A constant that meets values with `rank` sample axes, seen as what it is for one sample; a view, so it stays live.
+
+        A constant of another type is rounded to that of the result, as torch does where they meet.
+        """
+        constant = constant.to(self.dtype)
         if constant.ndim <= rank:
             return constant
         if constant.ndim > rank + 1 or (constant.shape[0] != 1 and not _repeats(constant)):
