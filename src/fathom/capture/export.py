@@ -52,11 +52,17 @@ def export(problem: Problem, folder: str | Path) -> None:
     if problem.network is None:
         raise NotUnderstood(f"expected a captured network to export, got none ({problem.obstacle}); capture the model first")
     model = write_network(problem.network.freeze(torch.float64)).SerializeToString(deterministic=True)
-    text = json.dumps(_described(problem, model), indent=1, allow_nan=False)
+    text = _json(_described(problem, model))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _replace(folder / "model.onnx", model)
     _replace(folder / "problem.json", text.encode())
+
+
+def _json(parts: dict[str, Any]) -> str:
+    """One line a part: short enough to look at, and no line a number."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}" for name, value in parts.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -56,6 +56,8 @@ def _made(source: str) -> nn.Module:
         raise NotUnderstood(
             f"expected a module {place!r} to import, got none ({error}); run from the folder that holds it"
         ) from error
+    except Exception as error:  # a user's module may raise anything
+        raise NotUnderstood(f"importing {place!r} raises {type(error).__name__}: {error}") from error
     for part in name.split("."):
         if not hasattr(found, part):
             names = ", ".join(key for key in vars(found) if not key.startswith("_"))
