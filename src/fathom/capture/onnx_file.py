@@ -102,11 +102,12 @@ def _input(name: str, values: dict[str, Value | Array], model: Model) -> Value |
 
 
 def _constant(node: NodeProto, name: str, runs: Sequence[Run]) -> Array:
+    """A value that does not depend on the input."""
     value = runs[0][name]
-    if not isinstance(value, np.ndarray) or not np.array_equal(value, runs[-1][name], equal_nan=value.dtype.kind == "f"):
-        raise NotUnderstood(
-            f"{described(node)}: expected a tensor that is always the same, got a list or random numbers; remove it"
-        )
+    if not isinstance(value, np.ndarray):
+        raise NotUnderstood(f"{described(node)}: expected {name!r} to be a tensor, got a list; export the model without lists")
+    if not np.array_equal(value, runs[-1][name], equal_nan=value.dtype.kind == "f"):
+        raise NotUnderstood(f"{described(node)}: expected a value that is always the same, got random numbers; remove the node")
     return value
 
 
@@ -132,9 +133,13 @@ def _checked(call: Call, name: str, value: Value, original: Array) -> Value:
 
 
 def _output(graph: Graph, name: str, value: Value | Array, dtype: torch.dtype) -> int:
+    """An output's node; a constant becomes one."""
     if isinstance(value, Value):
         return value.index
-    return graph.add(f"{name}/output", Constant(graph.shape(0), torch.from_numpy(np.array(value)).to(dtype)), 0)
+    constant = torch.from_numpy(np.array(value))
+    if constant.dtype != dtype:
+        raise NotUnderstood(f"output {name!r}: expected the input's type {dtype}, got a constant of {constant.dtype}; leave it out")
+    return graph.add(f"{name}/output", Constant(graph.shape(0), constant), 0)
 
 
 def _stack(runs: Sequence[Run], name: str) -> Tensor:

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from fathom.capture.graph import Shape
@@ -18,7 +18,7 @@ from fathom.core.errors import NotUnderstood
 from fathom.core.network import Port
 
 OPSETS = range(7, 23)
-FLOATS = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
+FLOATS: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
 DEFAULT_DOMAINS = ("", "ai.onnx")
 OF_SHAPE = ("Shape", "Size")
 """Operators whose value depends on nothing but the shape of their input."""
@@ -137,8 +137,8 @@ def _refuse_control_flow(node: NodeProto) -> None:
         )
     if node.domain not in DEFAULT_DOMAINS:
         raise NotUnderstood(
-            f"{described(node)} is of the domain {node.domain!r}, which is not supported; export the model with the standard ONNX "
-            "operators"
+            f"{described(node)} is of the domain {node.domain!r}, which is not supported; export the model with the "
+            "standard ONNX operators"
         )
 
 
@@ -202,12 +202,9 @@ def _ordered(graph: GraphProto, given: set[str], outputs: tuple[str, ...]) -> tu
             node = graph.node[place]
             needs[place] = {makers[i] for i in node.input if i in makers}
             todo.extend((i, described(node)) for i in node.input)
+    sorter = graphlib.TopologicalSorter({place: sorted(before) for place, before in sorted(needs.items())})
     try:
-        order = list(
-            graphlib.TopologicalSorter({place: sorted(before) for place, before in sorted(needs.items())}).static_order()
-        )
+        return tuple(graph.node[place] for place in sorter.static_order())
     except graphlib.CycleError as problem:
-        raise NotUnderstood(
-            f"{described(graph.node[problem.args[1][0]])} depends on its own value; the model is damaged"
-        ) from problem
-    return tuple(graph.node[place] for place in order)
+        node = graph.node[problem.args[1][0]]
+        raise NotUnderstood(f"{described(node)} depends on its own value; the model is damaged") from problem

@@ -73,8 +73,8 @@ def table() -> dict[str, Importer]:
 
 
 def stored(shape: Shape) -> Shape:
-    """The graph's shape of an ONNX value: without the 1 that it begins with, if it does."""
-    return shape[1:] if shape[:1] == (1,) else shape
+    """The graph's shape of an ONNX value: without the 1 that it begins with, if it does, but with an axis at least."""
+    return (shape[1:] if shape[:1] == (1,) else shape) or (1,)
 
 
 def described(node: onnx.NodeProto) -> str:

@@ -56,4 +56,4 @@ def _rim(call: Call, size: tuple[int, ...], stride: tuple[int, ...], spread: tup
         raise call.refuse(
             f"expected an output no larger than {list(spread)}, got a request for {list(wanted)}; give pads instead"
         )
-    return tuple(halves(total, upper=auto != "SAME_UPPER") for total in totals)
+    return tuple(halves(total, upper=auto == "SAME_UPPER") for total in totals)

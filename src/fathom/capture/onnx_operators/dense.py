@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeGuard
 
 import numpy as np
 
@@ -28,8 +29,8 @@ def gemm(call: Call) -> Value:
     first, second = _turned(call, 0, "transA"), _turned(call, 1, "transB")
     if alpha == beta == 1 and isinstance(first, Value) and isinstance(second, np.ndarray) and _is_row(third):
         row = np.broadcast_to(np.reshape(third, -1), second.shape[1:])
-        y = call.add(Dense(call.tensor(second.T), call.tensor(row)), _with_axes(call, first, 1))
-        return call.settle(y, (*first.shape[:-1], second.shape[1]))
+        dense = call.add(Dense(call.tensor(second.T), call.tensor(row)), _with_axes(call, first, 1))
+        return call.settle(dense, (*first.shape[:-1], second.shape[1]))
     if third is None:
         return _scaled(call, call.name, alpha, _product(call, call.step("product"), first, second))
     y = _scaled(call, call.step("alpha"), alpha, _product(call, call.step("product"), first, second))
@@ -45,7 +46,7 @@ def _turned(call: Call, place: int, attribute: str) -> Value | Array:
     return exchanged(call, operand, (1, 0), f"turned {place}") if isinstance(operand, Value) else operand.T
 
 
-def _is_row(third: Value | Array | None) -> bool:
+def _is_row(third: Value | Array | None) -> TypeGuard[Array]:
     """Whether C is a constant that is added to every row alike: what the shift of a dense layer does."""
     return isinstance(third, np.ndarray) and math.prod(third.shape[:-1]) == 1
 
@@ -83,7 +84,8 @@ def _with_axes(call: Call, value: Value, count: int, *, in_front: bool = False) 
     if len(value.shape) < count:
         (size,) = value.shape
         shape = (1, size) if in_front else (size, 1)
-        return rewrite.reshape(call.graph, f"{call.name}/matrix {value.index}", value.index, shape)
+        step = call.step(f"{'row' if in_front else 'column'} {value.index}")
+        return rewrite.reshape(call.graph, step, value.index, shape)
     return call.whole(value) if len(call.graph.shape(value.index)) < count else value.index
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from fathom.capture import rewrite
 from fathom.capture.onnx_table import Call, Value, imports
+from fathom.core.operator import Operator
 from fathom.ops.exp import Exp, Log
 from fathom.ops.power import Sqrt
 from fathom.ops.reciprocal import Reciprocal
@@ -15,7 +18,7 @@ from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
 from fathom.ops.softplus import Softplus
 
-PLAIN = {
+PLAIN: dict[str, Callable[[], Operator]] = {
     "Abs": Abs,
     "Erf": Erf,
     "Exp": Exp,
@@ -67,6 +70,14 @@ def elu(call: Call) -> Value:
 def hard_sigmoid(call: Call) -> Value:
     x, alpha, beta = call.value(), call.attribute("alpha", np.float32(0.2)), call.attribute("beta", 0.5)
     return Value(rewrite.hard_sigmoid(call.graph, call.name, x.index, float(alpha), float(beta)), x.shape)
+
+
+@imports("HardSwish")
+def hard_swish(call: Call) -> Value:
+    """x times the hard sigmoid of slope 1/6."""
+    x = call.value()
+    gate = rewrite.hard_sigmoid(call.graph, call.step("gate"), x.index, float(np.float32(1 / 6)), 0.5)
+    return Value(rewrite.multiply(call.graph, call.name, x.index, gate), x.shape)
 
 
 @imports("Gelu")

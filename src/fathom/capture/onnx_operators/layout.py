@@ -99,9 +99,9 @@ def split(call: Call) -> tuple[Value, ...]:
     sizes = call.integers("split", 1)
     if sizes is None:
         each = -(-x.shape[axis] // call.attribute("num_outputs", len(call.node.output)))
-        cuts = range(each, x.shape[axis], each)
+        cuts = list(range(each, x.shape[axis], each))
     else:
-        cuts = np.cumsum(sizes)[:-1]
+        cuts = np.cumsum(sizes)[:-1].tolist()
     pieces = np.split(call.places(x), cuts, axis)
     return tuple(call.of_output(i).move(x, piece, [axis % len(x.shape)]) for i, piece in enumerate(pieces))
 

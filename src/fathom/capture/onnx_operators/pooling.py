@@ -58,5 +58,7 @@ def reduction(call: Call) -> Value:
     axes = {axis % rank for axis in given} if given else set(range(rank))
     keep = bool(call.attribute("keepdims", 1))
     node, offset = (call.whole(x), 0) if 0 in axes else (x.index, int(x.led))
-    y = REDUCTIONS[call.node.op_type](call.graph, call.name, node, [axis - offset for axis in sorted(axes)], keep=keep)
+    inner = [axis - offset for axis in sorted(axes)]
+    scalar = len(inner) == len(call.graph.shape(node))  # the graph's values have an axis at least
+    y = REDUCTIONS[call.node.op_type](call.graph, call.name, node, inner, keep=keep or scalar)
     return call.settle(y, tuple(1 if i in axes else size for i, size in enumerate(x.shape) if keep or i not in axes))

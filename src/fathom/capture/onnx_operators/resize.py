@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fathom.capture.onnx_table import Array, Call, Value, imports
 
-COORDINATES = {
+COORDINATES: dict[str, Callable[[Array, float], Array]] = {
     "asymmetric": lambda i, factor: i / factor,
     "half_pixel": lambda i, factor: (i + 0.5) / factor - 0.5,
     "pytorch_half_pixel": lambda i, factor: (i + 0.5) / factor - 0.5,
 }
-ROUNDINGS = {
+ROUNDINGS: dict[str, Callable[[Array], Array]] = {
     "floor": np.floor,
     "ceil": np.ceil,
     "round_prefer_floor": lambda x: np.ceil(x - 0.5),

@@ -1,4 +1,4 @@
-"""Where the windows of a convolution or a pooling lie: kernel, strides, dilations and padding, in whichever style they are written."""
+"""Where the windows of a convolution or a pooling lie: kernel, strides, dilations and padding, in either style of writing."""
 
 from __future__ import annotations
 
