@@ -45,14 +45,20 @@ def stepper(region: Region, dtype: torch.dtype) -> Step:
 @final
 @dataclass(frozen=True, eq=False)
 class ClampedStep(Step):
-    """In a box: against the signs of the gradient, in proportion to each input's width, with momentum."""
+    """In a box: against the gradient, in proportion to each input's width, with momentum.
+
+    An input that matters as much as the mean or more goes the whole step, as by the sign; one that matters less goes less
+    far, which spares it the zigzag.
+    """
 
     lower: Tensor  # [L, d] in the dtype of the search
     upper: Tensor  # [L, d]
 
     def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
-        half = (self.upper - self.lower) * (size / 2)[:, None]
-        target = self._clamp(x - half * gradient.sign())
+        width = self.upper - self.lower
+        effect = gradient / gradient.abs().amax(1, keepdim=True) * width
+        share = (effect / effect.abs().mean(1, keepdim=True)).nan_to_num(nan=0.0).clamp(-1, 1)
+        target = self._clamp(x - (size / 2)[:, None] * width * share)
         return self._clamp(with_momentum(x, previous, target))
 
     def _clamp(self, x: Tensor) -> Tensor:
