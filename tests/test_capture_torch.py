@@ -298,6 +298,9 @@ def test_a_sample_is_judged_alone() -> None:
     together = program(x)
     assert all(torch.equal(program(x[i : i + 1])[0], together[i]) for i in range(9))
     assert program(x[:0]).shape == (0, 8)
+    torch.set_num_threads(2)
+    assert torch.equal(program(x), together) and torch.get_num_threads() == 2
+    torch.set_num_threads(1)
     assert not together.requires_grad
 
 

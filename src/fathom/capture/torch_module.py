@@ -34,10 +34,10 @@ Shapes = Shape | Sequence[tuple[str, Shape]]
 
 
 class ModuleProgram(Program):
-    """A module as it is deployed: run in eval mode, without gradients, one sample at a time.
+    """A module as it is deployed: run in eval mode, without gradients, one sample at a time, on one thread.
 
-    Matrix kernels round differently at different batch sizes, and a witness must fail in whatever company it is run again.
-    The module's mode is put back after every call.
+    Kernels round differently at different batch sizes and numbers of threads, and a witness must fail in whatever company it
+    is run again. The module's mode and torch's number of threads are put back after every call.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ModuleProgram(Program):
 
     def __call__(self, x: Tensor) -> Tensor:
         """[n, d] -> [n, m]."""
-        with evaluating(self.module), torch.no_grad():
+        with evaluating(self.module), one_thread(), torch.no_grad():
             rows = [run(self.module, self.inputs, row[None]) for row in x.detach()]
         return torch.cat(rows) if rows else x.new_empty(0, sum(port.size for port in self.outputs))
 
@@ -78,6 +78,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch's kernels for a while; on one small sample more of them only wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def run(module: nn.Module, inputs: Sequence[Port], x: Tensor) -> Tensor:
