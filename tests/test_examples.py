@@ -1,7 +1,9 @@
 """The examples run, and are what they say: not made easy."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,12 +17,11 @@ from torch import Tensor, nn
 from examples.digits.model import trained
 
 
-def run(root: Path, *arguments: str | Path) -> str:
-    """What `python ...` prints, started in the repository as a user would."""
+def run(root: Path, *arguments: str | Path, folder: Path | None = None) -> str:
+    """What `python ...` prints, started in the repository, or else in `folder`."""
     environment = {**os.environ, "PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=root, env=environment, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=folder or root, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -111,3 +112,21 @@ assert result.counts.cases == 5 and result.counts.proved + result.counts.broken 
 """
     )
     assert "5 cases" in run(root, script)
+
+
+def test_the_command_audits_the_trained_module(root: Path, digits: Path) -> None:
+    words = ["examples.digits.model:trained", "digits.npz", "--linf", "0.06", "--range", "0", "1", "--limit", "5", "--json"]
+    result = json.loads(run(root, "-m", "fathom", "audit", *words, "--seconds", "20", folder=digits))
+    assert result["cases"] == 5 and result["proved"] + result["broken"] >= 1
+    assert (digits / "report.html").exists() and (digits / "casebook.db").exists()
+    for answer in result["answers"]:
+        assert answer["lower"] is None or answer["upper"] is None or answer["lower"] <= answer["upper"]
+
+
+def test_the_documented_settings_run(root: Path, digits: Path, tmp_path: Path) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (root / "docs" / "command-line.md").read_text(), re.DOTALL)
+    (tmp_path / "audit.toml").write_text(block)
+    shutil.copy(digits / "digits.onnx", tmp_path / "model.onnx")
+    shutil.copy(digits / "digits.npz", tmp_path / "test.npz")
+    printed = run(root, "-m", "fathom", "audit", "audit.toml", "--limit", "3", "--seconds", "20", folder=tmp_path)
+    assert "model.onnx, 3 cases" in printed and "Linf 0.03 in [0, 1]" in printed
