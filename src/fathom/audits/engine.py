@@ -101,7 +101,7 @@ def _captured(model: nn.Module | Captured | str | Path, region: Region, shape: t
     if isinstance(model, nn.Module):
         from fathom.capture.torch_module import capture_module
 
-        return capture_module(model, shape or (region.size,))
+        return capture_module(model, shape or (region.size,), live=False)
     from fathom.capture.onnx_file import read_onnx
 
     return read_onnx(model)

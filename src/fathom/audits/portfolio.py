@@ -28,14 +28,16 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed; one attack on all sets; bounds on those that stand; branch and bound on groups of what is left,
-        the least lower bound first, each group with its share of the time that remains.
+    Method: hints are replayed; a short attack on all sets; bounds; a long attack on those that stand; branch and bound on groups
+        of what is left, the least lower bound first, each group with its share of the time that remains.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
     seed: int = 0
     case_seconds: float = 60.0  # of branch and bound for one case, at most
-    attack_share: float = 0.25  # of the seconds, at most
+    attack_share: float = 0.1  # of the seconds, at most, for each of the two attacks
+    long_restarts: int = 300
+    long_steps: int = 100
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
 
@@ -43,14 +45,16 @@ class Portfolio(Solver):
         clock = budget.start()
         standing = _Standing(problem, observe, hints)
         standing.replay(hints)
-        seconds = None if budget.seconds is None else budget.seconds * self.attack_share
-        standing.run(self._attack(problem), standing.open(), budget.part(seconds=seconds))
+        attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
+        standing.run(self._attack(problem), standing.open(), attacks)
         if problem.provable:
             if self.bounds:  # the first one also says how bad the broken cases can be at worst
                 todo = (~standing.answers.proved).nonzero()[:, 0]
                 standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
             for bound in self.bounds[1:]:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
+            long = Gradient(seed=self.seed, restarts=self.long_restarts, steps=self.long_steps)
+            standing.run(long, standing.open(), attacks)
             self._search(standing, budget, clock)
         elif len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
@@ -126,5 +130,5 @@ class _Standing:
 
 
 def quick(seed: int = 0) -> Portfolio:
-    """The portfolio for a single property: branch and bound bounds its root itself, and may take all the time there is."""
-    return Portfolio(seed=seed, case_seconds=float("inf"), attack_share=0.1, bounds=())
+    """The portfolio for a single property, on which branch and bound may take all the time there is."""
+    return Portfolio(seed=seed, case_seconds=float("inf"), bounds=(Crown(),))

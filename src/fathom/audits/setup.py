@@ -48,7 +48,7 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
         shape = settings.input_shape or (None if data is None else data.shape)
         if shape is None:
             raise FathomError("expected the shape of one input for a torch model without data, got none; set input_shape")
-        return capture_module(load_torch(str(settings.model)), shape)
+        return capture_module(load_torch(str(settings.model)), shape, live=False)
     from fathom.capture.onnx_file import read_onnx
 
     return read_onnx(settings.model)

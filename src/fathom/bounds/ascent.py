@@ -22,13 +22,11 @@ class Ascent:
     @torch.no_grad()
     def step(self, objective: Tensor) -> None:
         """Differentiate the scalar `objective` and move every tensor up its gradient."""
-        gradients = torch.autograd.grad(objective, [t[0] for t in self.tensors], allow_unused=True)
+        gradients = torch.autograd.grad(objective, [t[0] for t in self.tensors], materialize_grads=True)
         self.time += 1
         fade, spread = 1 - 0.9**self.time, 1 - 0.999**self.time
         shrink = self.decay**self.time
         for (tensor, rate, low, high), gradient, m, v in zip(self.tensors, gradients, self.first, self.second, strict=True):
-            if gradient is None:
-                continue
             m.mul_(0.9).add_(gradient, alpha=0.1)
             v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
             tensor.add_((m / fade) / ((v / spread).sqrt() + 1e-12), alpha=rate * shrink).clamp_(low, high)

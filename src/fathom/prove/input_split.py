@@ -96,7 +96,7 @@ class InputTree:
         margins = bound_margins(self.network, region, spec, boxes, reach)
         k = torch.arange(len(owner))
         row = decisive_row(spec, margins.rows)
-        slope = margins.bound.a[k, row].abs()
+        slope = margins.bound.a.abs().amax(1)
         margin = margins.margin if parent is None else torch.maximum(margins.margin, parent.margin)
         if self.clip:
             box, safe = clip(spec, margins, box)
