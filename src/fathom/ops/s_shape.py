@@ -16,7 +16,7 @@ from fathom.ops.elementary import widen
 
 Function = Callable[[Tensor], Tensor]
 
-_HALVINGS = 24
+_HALVINGS, _STEPS = 10, 2
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _over(curve: Curve, x: Box, choice: Tensor | None) -> tuple[Tensor, Tensor]:
 def _first_tangent(curve: Curve, x: Box) -> Tensor:
     """For boxes across 0, about the least t >= 0 whose tangent is above f at the lower end: it passes through that end.
 
-    Halving finds it without a gradient; one Newton step refines it and carries the gradient of the implicit equation.
+    Halving and Newton's method find it without a gradient; one step more carries the gradient of the implicit equation.
     """
     lower, upper = x.lower.clamp(max=0.0), x.upper.clamp(min=0.0)
     base = curve.f(lower)
@@ -92,12 +92,19 @@ def _first_tangent(curve: Curve, x: Box) -> Tensor:
     def excess(t: Tensor) -> Tensor:
         return curve.slope(t) * (t - lower) - (curve.f(t) - base)
 
+    def step(t: Tensor) -> Tensor:
+        """The change of t by Newton's method, for a unit of excess."""
+        fall = curve.bend(t) * (t - lower)
+        return torch.where(fall < -1e-9, -1 / fall.clamp(max=-1e-9), 0.0)
+
     with torch.no_grad():
         near, far = torch.zeros_like(upper), torch.minimum(upper, -lower).clamp(max=curve.saturation)
         for _ in range(_HALVINGS):
             middle = (near + far) / 2
             passes = excess(middle) > 0
             near, far = torch.where(passes, middle, near), torch.where(passes, far, middle)
-        fall = curve.bend(far) * (far - lower)
-        step = torch.where(fall < -1e-9, -1 / fall.clamp(max=-1e-9), 0.0)
-    return torch.minimum((far + step * excess(far)).clamp(min=0.0), upper)
+        start = far
+        for _ in range(_STEPS):
+            start = torch.minimum(torch.maximum(start + step(start) * excess(start), near), far)
+        gain = step(start)
+    return torch.minimum((start + gain * excess(start)).clamp(min=0.0), upper)
