@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -106,9 +105,7 @@ class Graph:
         ends = tuple(value for _, value in outputs)
         order = sorted({0} | self._needed(ends))
         place = {old: new for new, old in enumerate(order)}
-        nodes = [
-            Node(n.name, n.operator, tuple(place[i] for i in n.inputs), n.shape) for n in (self.nodes[old] for old in order)
-        ]
+        nodes = [Node(n.name, n.operator, tuple(place[i] for i in n.inputs), n.shape) for n in (self.nodes[old] for old in order)]
         nodes.append(Node(OUTPUT, Join(tuple(self.shape(i) for i in ends)), tuple(place[i] for i in ends), (start,)))
         return Network(tuple(nodes), self.ports, tuple(ports))
 
@@ -121,8 +118,3 @@ class Graph:
                 needed.add(i)
                 todo.extend(self.nodes[i].inputs)
         return needed
-
-
-def size(shape: Shape) -> int:
-    """How many elements a sample of this shape has."""
-    return math.prod(shape)
