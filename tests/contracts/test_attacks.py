@@ -309,8 +309,8 @@ def test_given_points_are_used_and_not_trusted(attack: Solver) -> None:
     narrow = needle(d=20)
     assert not replace(attack, seed=5).solve(narrow, Budget(passes=20)).broken.any()
     points = torch.full((1, 3, 20), torch.nan)
-    points[:, 1] = 0.9
-    points[:, 2] = 1e9
+    points[:, 1] = 100 * torch.eye(20)[0]  # a low margin, far outside
+    points[:, 2] = 0.9
     answers = attack.solve(narrow, Budget(passes=20), Hints(points=points))
     check(narrow, answers)
     assert answers.broken.all()

@@ -95,6 +95,40 @@ def test_contains_says_yes_only_when_that_is_certain(region: Region) -> None:
     assert yes >= 60
 
 
+@pytest.mark.parametrize("kind", sorted(BALLS))
+@pytest.mark.parametrize("d", [1, 3, 40])
+def test_contains_at_the_very_edge(kind: str, d: int) -> None:
+    """Points put on the sphere by plain arithmetic: some inside and some outside by a rounding."""
+    n, g = 400, generator(d)
+    region = KINDS[kind].around(torch.rand(n, d, generator=g), torch.rand(n, generator=g, dtype=torch.float64))
+    direction = torch.randn(n, d, generator=g, dtype=torch.float64)
+    direction /= torch.linalg.vector_norm(direction, BALLS[kind], dim=1, keepdim=True)
+    x = region.centre + region.radius[:, None] * direction
+    truth = torch.tensor([inside(region, i, x[i]) for i in range(n)])
+    assert 0 < truth.sum() < n
+    assert not (region.contains(x) & ~truth).any()
+
+
+@pytest.mark.parametrize("kind", sorted(BALLS))
+@pytest.mark.parametrize("d", [1, 3, 40])
+def test_minimum_over_an_unclipped_ball_is_below_the_formula_exactly(kind: str, d: int) -> None:
+    """min a x = a c - r |a|_dual, in rational arithmetic; the square root is avoided by comparing squares."""
+    n, g = 100, generator(d)
+    region = KINDS[kind].around(torch.randn(n, d, generator=g), torch.rand(n, generator=g, dtype=torch.float64))
+    a = torch.randn(n, 1, d, generator=g, dtype=torch.float64)
+    values = region.minimise(a)[0][:, 0].tolist()
+    for i in range(n):
+        row = [Fraction(v) for v in a[i, 0].tolist()]
+        radius = Fraction(region.radius[i].item())
+        drop = sum(p * Fraction(c) for p, c in zip(row, region.centre[i].tolist(), strict=True)) - Fraction(values[i])
+        sizes = [abs(p) for p in row]
+        if kind == "L2Ball":
+            assert drop >= 0
+            assert drop**2 >= radius**2 * sum(p * p for p in row)
+        else:
+            assert drop >= radius * (max(sizes) if kind == "L1Ball" else sum(sizes))
+
+
 @every
 def test_contains_is_not_timid(region: Region) -> None:
     """What lies well inside is inside, and so is every sample up to the last digits."""
