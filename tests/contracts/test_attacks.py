@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Self
 
 import pytest
@@ -14,7 +14,7 @@ from torch import Tensor
 import fathom.attacks
 from fathom.attacks.descent import descend
 from fathom.attacks.gradient import Gradient
-from fathom.attacks.objective import Objective
+from fathom.attacks.objective import Objective, has_gradient
 from fathom.attacks.steps import ClampedStep, FrankWolfeStep, ProjectedStep, stepper
 from fathom.attacks.values import Values
 from fathom.core.answer import Answers, Reason
@@ -25,7 +25,6 @@ from fathom.core.discover import discover
 from fathom.core.errors import FathomError
 from fathom.core.network import Join, Network, Node, Port
 from fathom.core.operator import Operator
-from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.program import Program
 from fathom.core.region import Region
@@ -165,8 +164,10 @@ def test_results_obey_the_laws(attack: Solver, region: int) -> None:
 
 @every
 def test_recipe_pastes_back(attack: Solver) -> None:
-    assert repr(attack).startswith(type(attack).__name__ + "(seed=0")
-    assert eval(repr(attack), dict(KINDS)) == attack  # noqa: S307
+    settings = ", ".join(f"{f.name}={getattr(attack, f.name)!r}" for f in fields(attack))
+    assert repr(attack) == f"{type(attack).__name__}({settings})"
+    assert type(attack)(**{f.name: getattr(attack, f.name) for f in fields(attack)}) == attack
+    assert all(isinstance(getattr(attack, f.name), int) for f in fields(attack))
 
 
 @every
@@ -436,10 +437,14 @@ def test_missing_gradients_are_errors_that_name_the_way_out() -> None:
     problem = Problem.make(Deployed(network), network, region, blind)
     with pytest.raises(FathomError, match="Values"):
         Gradient().solve(problem, forever)
+    assert not has_gradient(problem)
+    assert has_gradient(classify())
+    assert has_gradient(classify(n=2).take(torch.arange(0)))
     check(problem, Values().solve(problem, forever))
     bare = Problem.make(Deployed(network), None, region, blind)
     with pytest.raises(FathomError, match="captured network"):
         Gradient().solve(bare, forever)
+    assert not has_gradient(bare)
     check(bare, Values().solve(bare, forever))
 
 
@@ -507,7 +512,3 @@ def test_descent_from_leaves(region: int) -> None:
     assert (found.margin[owner] < start - 0.01).any()
     assert torch.equal(descend(problem, owner, x, 8).x[some], found.x[some])
     assert torch.isnan(descend(problem, owner[:0], x[:0]).x).all()
-
-
-def test_overseer_is_an_overseer() -> None:
-    assert all(isinstance(classify(region=r).overseer, Overseer) for r in range(5))

@@ -83,7 +83,7 @@ class Board:
 
     def settle(self, *, everything: bool = False) -> None:
         """Puts new best points before `confirm`: those below the bar or, on request or to tighten a bracket, all."""
-        worth = torch.isfinite(self.margins) if everything or not self.decide else self.margins < self.bar
+        worth = self.margins < torch.inf if everything or not self.decide else self.margins < self.bar
         sets = (self.fresh & worth).nonzero()[:, 0]
         if not len(sets):
             return

@@ -70,6 +70,14 @@ class Objective:
         return self.spec.clause[self.spec.of[owner]] == target[:, None]
 
 
+def has_gradient(problem: Problem) -> bool:
+    """Whether a gradient attack can be tried: there is a network, and a spec or an overseer that keeps track of gradients."""
+    if problem.network is None or problem.spec is not None or not len(problem):
+        return problem.network is not None
+    x = problem.deployed.box().middle[:1].to(problem.program.dtype).requires_grad_()
+    return Objective.of(problem).rows(x, torch.zeros(1, dtype=torch.int64)).requires_grad
+
+
 def gradient(rows: Tensor, x: Tensor, member: Tensor, warmth: Tensor) -> Tensor:
     """The gradient [L, d] of the greatest of the member rows, smoothed over rows within about `warmth` [L] of it.
 
