@@ -261,6 +261,6 @@ CASES: dict[str, onnx.ModelProto] = {
         op("Resize", "x", None, f(1, 1, 2, 2), nearest_mode="ceil", coordinate_transformation_mode="asymmetric"), x=IMAGE
     ),
     "Dropout": model(op("Dropout", "x", ratio=0.3), opset=7),
-    "Dropout inputs": model(op("Dropout", "x", number(0.3), np.array(False))),
+    "Dropout inputs": model(op("Dropout", "x", number(0.3), np.array(0, dtype=bool))),
     "Cast": model(op("Cast", "x", to=TensorProto.FLOAT)),
 }

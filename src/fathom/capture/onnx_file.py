@@ -29,6 +29,9 @@ from fathom.ops.constant import Constant
 LIMIT = 2 << 30
 """Bytes of a model: what protobuf, and so ONNX in one file, can hold."""
 
+MOST_VALUES = 1 << 28
+"""Numbers computed for one sample: a gigabyte of float32, ten times what the largest image classifiers compute."""
+
 Run = Mapping[str, Array]
 """What onnxruntime computed for one sample, by name."""
 
@@ -68,7 +71,15 @@ def _observe(model: Model, x: Tensor) -> list[Run]:
     # Messages laid end to end are merged by every protobuf reader: these outputs are added to the graph's own.
     exposed = model.raw + ModelProto(graph=GraphProto(output=more)).SerializeToString()
     feeds = Feeds(open_session(exposed, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL), model.inputs)
-    return [dict(zip(names, feeds.run(names, sample), strict=True)) for sample in x.numpy()]
+    runs: list[Run] = []
+    for sample in x.numpy():
+        runs.append(dict(zip(names, feeds.run(names, sample), strict=True)))
+        size = sum(np.size(value) for value in runs[0].values())
+        if size > MOST_VALUES:
+            raise NotUnderstood(
+                f"expected at most {MOST_VALUES} numbers to be computed for one sample, got {size}; is it damaged?"
+            )
+    return runs
 
 
 def _build(model: Model, runs: Sequence[Run]) -> Network:
@@ -138,7 +149,9 @@ def _output(graph: Graph, name: str, value: Value | Array, dtype: torch.dtype) -
         return value.index
     constant = torch.from_numpy(np.array(value))
     if constant.dtype != dtype:
-        raise NotUnderstood(f"output {name!r}: expected the input's type {dtype}, got a constant of {constant.dtype}; leave it out")
+        raise NotUnderstood(
+            f"output {name!r}: expected the input's type {dtype}, got a constant of {constant.dtype}; leave it out"
+        )
     return graph.add(f"{name}/output", Constant(graph.shape(0), constant), 0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import graphlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,10 @@ from fathom.core.network import Port
 
 OPSETS = range(7, 23)
 FLOATS: dict[int, torch.dtype] = {TensorProto.FLOAT: torch.float32, TensorProto.DOUBLE: torch.float64}
+KINDS = {number: name for name, number in TensorProto.DataType.items()}
+MOST_INPUTS = 1 << 24
+"""More numbers than any sample has; a damaged shape may ask for petabytes."""
+
 DEFAULT_DOMAINS = ("", "ai.onnx")
 OF_SHAPE = ("Shape", "Size")
 """Operators whose value depends on nothing but the shape of their input."""
@@ -153,7 +158,7 @@ def _ports(inputs: Sequence[ValueInfoProto], shapes: Sequence[Shape]) -> tuple[P
         if kind not in FLOATS or len(types) > 1:
             raise NotUnderstood(
                 f"input {i.name!r}: expected all inputs to be tensors of FLOAT, or all of DOUBLE, got "
-                f"{TensorProto.DataType.Name(kind)}; cast outside the model"
+                f"{KINDS.get(kind, kind)}; cast outside the model"
             )
         dtype = str(FLOATS[kind]).removeprefix("torch.")
         ports.append(Port(i.name, stored(shape), ports[-1].stop if ports else 0, dtype))
@@ -163,7 +168,10 @@ def _ports(inputs: Sequence[ValueInfoProto], shapes: Sequence[Shape]) -> tuple[P
 def _shapes(inputs: Sequence[ValueInfoProto]) -> tuple[tuple[Shape, ...], bool]:
     """The shapes of the inputs at a batch of one, and whether a batch is symbolic."""
     declared = [_shape(i) for i in inputs]
-    return tuple(tuple(size or 1 for size in shape) for shape in declared), any(None in shape for shape in declared)
+    shapes = tuple(tuple(size or 1 for size in shape) for shape in declared)
+    if sum(math.prod(shape) for shape in shapes) > MOST_INPUTS:
+        raise NotUnderstood(f"expected inputs of at most {MOST_INPUTS} numbers, got shapes {[list(shape) for shape in shapes]}")
+    return shapes, any(None in shape for shape in declared)
 
 
 def _shape(info: ValueInfoProto) -> tuple[int | None, ...]:

@@ -93,7 +93,7 @@ def open_session(model: bytes, level: onnxruntime.GraphOptimizationLevel) -> onn
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = FATAL
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as problem:  # onnxruntime's exceptions have no common base but this
         raise NotUnderstood(f"onnxruntime does not load the model: {_plain(problem)}") from problem
 

@@ -230,7 +230,7 @@ class Call:
     def whole(self, value: Value) -> int:
         """The value with its leading 1 as an axis like any other, for operators that work along it."""
         self.alone(value, 0)
-        if not value.led:
+        if self.graph.shape(value.index) == value.shape:
             return value.index
         return self.add(Reshape(stored(value.shape), value.shape), value.index, step=f"whole {value.index}")
 

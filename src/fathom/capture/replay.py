@@ -8,6 +8,7 @@ differs is the one that was captured wrongly.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -52,33 +53,41 @@ def replay(network: Network, x: Tensor, y: Tensor, originals: Mapping[str, Tenso
     """
     unit = torch.finfo(x.dtype).eps
     alive = torch.ones(len(x), dtype=torch.bool)
-    values: list[Tensor] = [x.to(torch.float64)]
-    sizes: list[Tensor] = [values[0].abs()]
     last = len(network.nodes) - 1
+    last_use = {j: i for i, node in enumerate(network.nodes) for j in node.inputs}
+    known = {0: _Known(x.to(torch.float64), x.to(torch.float64).abs())}
     for i, node in enumerate(network.nodes[1:], 1):
-        value, size = _evaluate(node, [values[j] for j in node.inputs], [sizes[j] for j in node.inputs])
+        ours = _evaluate(node, [known[j] for j in node.inputs])
         original = y if i == last else originals.get(node.name)
         if original is not None:
-            original = original.detach().to(torch.float64).reshape(len(x), -1)
-            alive = alive & original.isfinite().all(1)
+            theirs = original.detach().to(torch.float64).reshape(len(x), -1)
+            alive = alive & theirs.isfinite().all(1)
             floor = torch.finfo(x.dtype).tiny if isinstance(node.operator, Linear) else FLOOR * unit
-            allowed = (UNITS * unit * size.flatten(1)).amax(1, keepdim=True).clamp(min=floor)
-            _compare(node, value.flatten(1), original, allowed, alive, x)
-            value = original.reshape(value.shape)
-            size = value.abs()
-        values.append(value)
-        sizes.append(size)
+            allowed = (UNITS * unit * ours.size.flatten(1)).amax(1, keepdim=True).clamp(min=floor)
+            _compare(node, ours.value.flatten(1), theirs, allowed, alive, x)
+            ours = _Known(theirs.reshape(ours.value.shape), theirs.reshape(ours.value.shape).abs())
+        known[i] = ours
+        for j in {j for j in node.inputs if last_use[j] == i}:
+            del known[j]
 
 
-def _evaluate(node: Node, inputs: list[Tensor], sizes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """A node's value, and the sums of magnitudes that its elements are made of: what rounding is relative to."""
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """A node's value [k, *shape], and the sums of magnitudes that its elements are made of: what rounding is relative to."""
+
+    value: Tensor
+    size: Tensor
+
+
+def _evaluate(node: Node, inputs: list[_Known]) -> _Known:
     operator = map_tensors(node.operator, floats_to(torch.float64))
     assert operator is not None
-    value: Tensor = operator(*inputs).detach()
-    if not isinstance(operator, Linear):
-        return value, value.abs()
-    size = operator.magnitude(*sizes).detach()
-    return value, size if operator.bias is None else size + operator.bias.detach().abs()
+    with torch.no_grad():
+        value: Tensor = operator(*(known.value for known in inputs))
+        if not isinstance(operator, Linear):
+            return _Known(value, value.abs())
+        size = operator.magnitude(*(known.size for known in inputs))
+        return _Known(value, size if operator.bias is None else size + operator.bias.abs())
 
 
 def _compare(node: Node, ours: Tensor, theirs: Tensor, allowed: Tensor, alive: Tensor, x: Tensor) -> None:
@@ -100,7 +109,7 @@ def _compare(node: Node, ours: Tensor, theirs: Tensor, allowed: Tensor, alive: T
         place = int(places[row])
         raise ReplayMismatch(
             f"node {node.name!r} ({type(node.operator).__name__}): the original gives {theirs[row, place].item()!r} at element "
-            f"{place}, and the captured network {ours[row, place].item()!r}; that is a difference of {worst[row].item():.3g}, where "
+            f"{place}, and the captured network {ours[row, place].item()!r}: a difference of {worst[row].item():.3g} where "
             f"rounding explains {allowed[row].item():.3g}; on the input {_shown(x[row])}; please report this with the model"
         )
 
