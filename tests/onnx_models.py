@@ -152,6 +152,7 @@ CASES: dict[str, onnx.ModelProto] = {
     "MatMul batched constant": model(op("MatMul", "x", w(2, 4, 3)), x=(1, 2, 5, 4)),
     "MatMul values": model(op("Transpose", "x", perm=[0, 2, 1]).named("t"), op("MatMul", "x", "t"), x=(1, 5, 4)),
     "MatMul values of heads": model(op("Transpose", "x", perm=[0, 1, 3, 2]).named("t"), op("MatMul", "x", "t"), x=(1, 2, 5, 4)),
+    "MatMul numbers": model(op("MatMul", "x", "x"), x=(1, 1)),
     "MatMul vectors": model(op("Reshape", "x", i(4)).named("v"), op("MatMul", "v", "v")),
     # Convolutions.
     "Conv": model(op("Conv", "x", w(4, 3, 3, 3), w(4)), x=IMAGE),
@@ -228,6 +229,7 @@ CASES: dict[str, onnx.ModelProto] = {
     "Unsqueeze input": model(op("Unsqueeze", "x", i(-1, 0)), opset=13),
     "Concat": model(op("Neg", "x").named("m"), op("Concat", "x", "m", w(1, 2), axis=1)),
     "Concat batch": model(op("Neg", "x").named("m"), op("Concat", "x", "m", axis=0)),
+    "Concat batch of one value": model(op("Concat", "x", "x", axis=0)),
     "Concat last": model(op("Neg", "x").named("m"), op("Concat", "m", "x", axis=-1), x=IMAGE),
     "Slice attributes": model(op("Slice", "x", starts=[1, -3], ends=[100, -1], axes=[1, 2]), x=(1, 3, 4), opset=9),
     "Slice inputs": model(op("Slice", "x", i(0), i(3), i(-1)), x=(1, 3, 4)),

@@ -10,7 +10,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -94,6 +94,7 @@ class Call:
     dtype: torch.dtype
     batched: bool  # the model's batch is symbolic, so the leading 1 stands for many samples that must not mix
     output: int = 0  # which of the node's outputs is being made
+    wholes: dict[int, int] = field(default_factory=dict)  # what `whole` has made, by value
 
     @property
     def name(self) -> str:
@@ -232,7 +233,10 @@ class Call:
         self.alone(value, 0)
         if self.graph.shape(value.index) == value.shape:
             return value.index
-        return self.add(Reshape(stored(value.shape), value.shape), value.index, step=f"whole {value.index}")
+        if value.index not in self.wholes:
+            reshape = Reshape(stored(value.shape), value.shape)
+            self.wholes[value.index] = self.add(reshape, value.index, step=f"whole {value.index}")
+        return self.wholes[value.index]
 
     def along(self, axis: int, *values: Value) -> tuple[int, list[int], Shape]:
         """Values to be worked on along one ONNX axis: the axis in the graph, the nodes, and what ONNX shapes have before it."""
