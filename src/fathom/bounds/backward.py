@@ -6,7 +6,8 @@ Each step keeps the statement true, for every x of the set,
 
 as a statement about real numbers and the coefficients exactly as stored. A linear node multiplies its coefficient by the
 weights; a nonlinear one chooses, by the coefficient's sign, the lower or the upper line. What a step may have lost to rounding is
-bounded by |coefficient| times how large the node's value can be, and subtracted.
+bounded by |coefficient| times how large the node's value can be, and subtracted. Sums are charged for what goes into them, never
+for their result alone: terms that cancel leave their rounding behind.
 
 Reference: Zhang et al., Efficient neural network robustness certification with general activation functions, NeurIPS 2018
 (CROWN); Xu et al., Automatic perturbation analysis for scalable certified robustness and beyond, NeurIPS 2020 (on graphs);
@@ -15,6 +16,7 @@ Wang et al., Beta-CROWN, NeurIPS 2021 (multipliers of split constraints).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -25,7 +27,7 @@ from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
-from fathom.core.rounding import down, gamma
+from fathom.core.rounding import down, gamma, tiny
 
 ELEMENTWISE = 4  # roundings of one coefficient in a nonlinear step: product, sum of two signs, and one to spare
 
@@ -80,7 +82,8 @@ class LinearBound:
     def minimise(self, region: Region) -> tuple[Tensor, Tensor]:
         """Rigorous lower bounds [n, rows] on the value over the region, and the inputs [n, rows, d] where they are attained."""
         values, minimisers = region.minimise(self.a)
-        return down(values + self.constant), minimisers
+        values = down(values + self.constant)
+        return torch.where(values.isnan(), -torch.inf, values), minimisers  # NaN is an overflow, and proves nothing
 
 
 def backward(
@@ -110,66 +113,95 @@ def backward(
     """
     choices, splits = choices or {}, splits or {}
     pending: dict[int, Tensor] = {start: rows}
-    constant = rows.new_zeros(rows.shape[:2])
-    error = rows.new_zeros(rows.shape[:2])
+    constant, error, moved = (rows.new_zeros(rows.shape[:2]) for _ in range(3))  # moved: what constant is a sum of, in magnitude
     kept: dict[int, Tensor] = {}
     for i in range(start, 0, -1):
         a = pending.pop(i, None)
         if a is None:
             continue
         node = network.nodes[i]
-        operator = node.operator
-        if isinstance(operator, Linear):
-            parts = operator.transpose(a)
-            load = reach.load[i]
-            if load is not None:
-                with torch.no_grad():
-                    size = _dot(a.abs(), load)
-                    error = error + gamma(operator.accumulation + load[0].numel() + 4, a.dtype) * size
-            if operator.bias is not None:
-                constant = constant + _dot(a, operator.bias.expand(node.shape)[None])
+        values = [reach.value[j] for j in node.inputs]
+        if isinstance(node.operator, Linear):
+            step = _through_linear(node.operator, node.shape, a, reach.load[i], values)
         else:
-            assert isinstance(operator, Nonlinear)
+            assert isinstance(node.operator, Nonlinear)
+            step = _through_lines(node.operator, [boxes[j] for j in node.inputs], a, choices.get(i), values)
+            if i in splits:
+                step = _priced(step, splits[i], node.operator.kink, values)
             if keep:
                 kept[i] = a
-            parts, shift, loss = _through(operator, [boxes[j] for j in node.inputs], a, choices.get(i))
-            constant, error = constant + shift, error + loss
-            if i in splits:
-                split, kink = splits[i], operator.kink
-                assert kink is not None
-                price = split.sign * split.multiplier
-                parts = (parts[0] - price[:, None],)
-                if kink:
-                    constant = constant + kink * price.flatten(1).sum(1)[:, None]
-                    error = error + gamma(price[0].numel() + 4, a.dtype) * abs(kink) * price.abs().flatten(1).sum(1)[:, None]
-        for j, part in zip(node.inputs, parts, strict=True):
-            joined = j in pending
-            pending[j] = pending[j] + part if joined else part
-            if joined or isinstance(operator, Nonlinear):
-                with torch.no_grad():
-                    error = error + gamma(ELEMENTWISE, a.dtype) * _dot(pending[j].abs(), reach.value[j])
+        constant, moved, error = constant + step.shift, moved + step.moved, error + step.lost
+        for j, part, value in zip(node.inputs, step.parts, values, strict=True):
+            pending[j], lost = _joined(pending[j], part, value) if j in pending else (part, 0.0)
+            error = error + lost
     a = pending.get(0)
     if a is None:  # no path from the input: the value is a constant
         a = rows.new_zeros(*rows.shape[:2], network.input_size)
-    error = error + gamma(len(network.nodes) * 4, a.dtype) * (constant.detach().abs() + error)
+    error = error + gamma(len(network.nodes) * 4, a.dtype) * (moved + error)
     return LinearBound(a, down(down(constant - error)), kept)
 
 
-def _through(
-    operator: Nonlinear, boxes: list[Box], a: Tensor, choice: Tensor | None
-) -> tuple[tuple[Tensor, ...], Tensor, Tensor]:
-    """Rows through a relaxation: coefficients over each input, what the offsets add, and what that sum may have lost."""
+@dataclass(frozen=True, eq=False)
+class _Step:
+    """Rows over a node's value turned into rows over its inputs' values."""
+
+    parts: tuple[Tensor, ...]  # [n, rows, *in_i]
+    shift: Tensor  # [n, rows]: added to the constant
+    moved: Tensor  # [n, rows]: at least the magnitude of what `shift` is a sum of
+    lost: Tensor  # [n, rows]: at most what rounding took from the statement
+
+
+def _through_linear(operator: Linear, shape: tuple[int, ...], a: Tensor, load: Tensor | None, values: Sequence[Tensor]) -> _Step:
+    """Exact but for rounding; and where nothing is computed (no `load`), exact."""
+    parts, zero = operator.transpose(a), a.new_zeros(a.shape[:2])
+    shift = zero if operator.bias is None else _dot(a, operator.bias.expand(shape)[None])
+    if load is None:
+        return _Step(parts, shift, shift.detach().abs(), zero)
+    with torch.no_grad():
+        lost = gamma(operator.accumulation + math.prod(shape) + 4, a.dtype) * _dot(a.abs(), load) + _underflow(a, values)
+    return _Step(parts, shift, shift.detach().abs(), lost)
+
+
+def _through_lines(operator: Nonlinear, boxes: list[Box], a: Tensor, choice: Tensor | None, values: Sequence[Tensor]) -> _Step:
+    """Through a relaxation: by the sign of each coefficient, its lower or its upper line."""
     lines = operator.relax(*(box.map(lambda t: t.unsqueeze(1)) for box in boxes), choice=choice)
     plus, minus = a.clamp(min=0), a.clamp(max=0)
     slopes = zip(lines.lower_slope, lines.upper_slope, strict=True)
     parts = tuple(plus * lower + minus * upper for lower, upper in slopes)
-    shift, size = a.new_zeros(a.shape[:2]), a.new_zeros(a.shape[:2])
+    shift, moved = a.new_zeros(a.shape[:2]), a.new_zeros(a.shape[:2])
     for side, offset in ((plus, lines.lower_offset), (minus, lines.upper_offset)):
         if offset.any():
             shift = shift + _dot(side, offset)
             with torch.no_grad():
-                size = size + _dot(side.abs(), offset.abs())
-    return parts, shift, gamma(a[0, 0].numel() + ELEMENTWISE, a.dtype) * size
+                moved = moved + _dot(side.abs(), offset.abs())
+    with torch.no_grad():
+        lost = gamma(math.prod(a.shape[2:]) + ELEMENTWISE, a.dtype) * moved + _underflow(a, values)
+        for part, value in zip(parts, values, strict=True):
+            lost = lost + gamma(ELEMENTWISE, a.dtype) * _dot(part.abs(), value)
+    return _Step(parts, shift, moved, lost)
+
+
+def _priced(step: _Step, split: Split, kink: float | None, values: Sequence[Tensor]) -> _Step:
+    """The constraints of a split, each times its multiplier, taken from what is minimised: they are >= 0 on the branch."""
+    assert kink is not None
+    price = (split.sign * split.multiplier)[:, None]
+    part, lost = _joined(step.parts[0], -price, values[0])
+    shift = kink * price.flatten(2).sum(2)
+    moved = abs(kink) * price.detach().abs().flatten(2).sum(2)
+    lost = lost + gamma(math.prod(price.shape[2:]) + 4, part.dtype) * moved
+    return _Step((part,), step.shift + shift, step.moved + moved, step.lost + lost)
+
+
+def _joined(a: Tensor, part: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum of two rows over one node, and at most what its rounding takes."""
+    total = a + part
+    with torch.no_grad():
+        return total, gamma(ELEMENTWISE, a.dtype) * _dot(total.abs(), value)
+
+
+def _underflow(a: Tensor, values: Sequence[Tensor]) -> Tensor:
+    """At most what underflows in the coefficients of a step can lose, however much the values magnify them."""
+    return tiny(a.dtype) * torch.stack([value.flatten(1).sum(1) for value in values]).sum(0)[:, None]
 
 
 def _dot(a: Tensor, v: Tensor) -> Tensor:

@@ -40,5 +40,10 @@ def bound_margins(
     rows = spec.rows.to(boxes[0].lower.dtype)[spec.of]
     bound = backward(network, boxes, reach, len(network.nodes) - 1, rows, choices, splits, keep=keep)
     values, minimisers = bound.minimise(region)
-    values = down(down(values + spec.offsets[spec.of]) - spec.blur[spec.of])
+    values = with_offsets(spec, values)
     return Margins(values, spec.combine(values), minimisers, bound)
+
+
+def with_offsets(spec: Spec, values: Tensor) -> Tensor:
+    """Rigorous lower bounds [n, R] on the rows of a spec from those on their products with the output."""
+    return down(down(values + spec.offsets[spec.of]) - spec.blur[spec.of])

@@ -176,7 +176,14 @@ class Answers:
 
     @property
     def broken(self) -> Tensor:
-        return self.found.broken
+        """[n] whether a witness is known. Where the real margin at it is not judged and a proof says that no real one fails,
+        the program's rounding fails, and not the network: see `rounding_failure`."""
+        return self.found.broken & ~self.proved
+
+    @property
+    def rounding_failure(self) -> Tensor:
+        """[n] whether program and real network are not known to agree on failure at the point."""
+        return self.found.rounding_failure | (self.found.broken & self.proved)
 
     @property
     def decided(self) -> Tensor:
@@ -209,9 +216,7 @@ class Answers:
         Raises:
             ContradictionError: the bounds cross, so one of them is wrong: a bug in Fathom, never to be hidden.
         """
-        answers = Answers(
-            torch.maximum(self.lower, other.lower), self.found.best(other.found), other.reason, self.cost + other.cost
-        )
+        answers = Answers(torch.fmax(self.lower, other.lower), self.found.best(other.found), other.reason, self.cost + other.cost)
         crossed = answers.found.known & answers.found.judged_real & (answers.lower > answers.upper)
         if crossed.any():
             i = int(crossed.nonzero()[0, 0])

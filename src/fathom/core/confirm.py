@@ -34,7 +34,8 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
     lower, upper = torch.full_like(deployed, -torch.inf), torch.full_like(deployed, torch.inf)
     if exact_spec is not None and here.network is not None:
         real = exact_spec.enclose(enclose_point(here.network.freeze(torch.float64), x))
-        lower, upper = real.lower, real.upper
+        # An enclosure that overflowed is still a judgement, "not known to fail": it must not look like the lack of one.
+        lower, upper = real.lower.clamp(min=-torch.finfo(torch.float64).max), real.upper
     part = Witnesses(x, y.detach().to(torch.float64), deployed, lower, upper, here.written.contains(x))
     rows = {name: getattr(found, name).index_copy(0, inside, getattr(part, name)) for name in found.__dataclass_fields__}
     return Witnesses(**rows)

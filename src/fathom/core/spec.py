@@ -34,7 +34,7 @@ class Spec:
     ) -> Spec:
         """A spec from its parts, cast to their dtypes; rows that are not strict and offsets that are exact are the default."""
         offsets = offsets.to(torch.float64)
-        return Spec(
+        spec = Spec(
             rows.to(torch.float64),
             offsets,
             clause.to(torch.int64),
@@ -42,6 +42,7 @@ class Spec:
             of.to(torch.int64),
             torch.zeros_like(offsets) if blur is None else blur.to(torch.float64),
         )
+        return spec._padded(max(rows.shape[1], 1))  # so that there is always a row to reduce over
 
     @staticmethod
     def stack(specs: Sequence[Spec]) -> Spec:
@@ -104,43 +105,54 @@ class Spec:
 
         A strict row at exactly 0 does not hold, and counts as the smallest positive number.
         """
-        clause, strict = self.clause[self.of], self.strict[self.of]
+        strict = self.strict[self.of]
         least = torch.finfo(values.dtype).tiny
-        values = torch.where(strict & (values == 0), values.new_tensor(least), values)
-        inf = float("inf")
-        values = torch.where(clause >= 0, values, values.new_tensor(-inf))
-        clauses = int(self.clause.max()) + 1 if self.clause.numel() else 0
-        if clauses <= 0:
-            return values.new_full((len(values),), inf)
-        top = values.new_full((len(values), clauses), -inf).scatter_reduce(1, clause.clamp(min=0), values, "amax")
-        return torch.where(top == -inf, top.new_tensor(inf), top).amin(1)
+        return self.clauses(torch.where(strict & (values == 0), values.new_tensor(least), values)).amin(1)
+
+    def clauses(self, values: Tensor) -> Tensor:
+        """The value [n, C] of every clause, the greatest of its row values [n, R]; +inf where a set has no such clause."""
+        clause = self.clause[self.of]
+        count = max(int(self.clause.max()) + 1 if self.clause.numel() else 0, 1)
+        place = torch.where(clause >= 0, clause, count)  # padding has a place of its own, cut off at the end
+        # Present or not is asked of the rows, never of their values: a row known only to be at least -inf is no absent one.
+        present = torch.zeros(len(values), count + 1, dtype=torch.bool).scatter(1, place, value=True)[:, :count]
+        top = values.new_full((len(values), count + 1), -torch.inf).scatter_reduce(1, place, values, "amax")[:, :count]
+        return torch.where(present, top, top.new_tensor(torch.inf))
 
     def margin(self, y: Tensor) -> Tensor:
         """Margins [n] at outputs y [n, m]; differentiable, with the rounding of plain evaluation."""
         return self.combine(self.values(y))
 
     def enclose(self, y: Box) -> Box:
-        """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included."""
+        """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included.
+
+        Where the arithmetic overflows, nothing is known: -inf to inf.
+        """
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
         middle, radius = y.middle[:, None], y.radius[:, None]
         centre = (rows * middle).sum(-1) + offsets
         spread = (rows.abs() * radius).sum(-1)
         size = (rows.abs() * middle.abs()).sum(-1) + offsets.abs() + spread
         reach = up(spread + blur + gamma(rows.shape[-1] + 4, centre.dtype) * size)
-        return Box(self.combine(down(centre - reach)), self.combine(up(centre + reach)))
+        lower, upper = down(centre - reach), up(centre + reach)
+        lower, upper = torch.where(lower.isnan(), -torch.inf, lower), torch.where(upper.isnan(), torch.inf, upper)
+        return Box(self.combine(lower), self.combine(upper))
 
     def certain_margin(self, y: Tensor) -> Tensor:
         """Margins [n] of concrete outputs y [n, m] whose *sign* is exactly right; never <= 0 unless the catastrophe is certain.
 
-        Row values are float64; one that its own rounding could turn round is evaluated again in rational arithmetic.
+        Row values are float64; one that its own rounding could turn round is evaluated again in rational arithmetic. Outputs that
+        are not finite are taken as floating-point arithmetic takes them, and NaN makes no catastrophe.
         """
         y = y.to(torch.float64)
         values = self.values(y)
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
-        doubt = gamma(rows.shape[-1] + 4, y.dtype) * ((rows * y[:, None]).abs().sum(-1) + offsets.abs()) + blur
-        for i, r in (((values.abs() <= doubt) & (self.clause[self.of] >= 0)).nonzero()).tolist():
+        doubt = up(gamma(rows.shape[-1] + 4, y.dtype) * ((rows * y[:, None]).abs().sum(-1) + offsets.abs()) + blur)
+        doubtful = ~(values.abs() > doubt) & (self.clause[self.of] >= 0) & torch.isfinite(y).all(1, keepdim=True)
+        for i, r in doubtful.nonzero().tolist():
             terms = zip(rows[i, r].tolist(), y[i].tolist(), strict=True)
             exact = sum((Fraction(a) * Fraction(b) for a, b in terms if a), Fraction(offsets[i, r].item()))
             exact += Fraction(blur[i, r].item())
-            values[i, r] = 0.0 if exact == 0 else max(abs(float(exact)), tiny(y.dtype)) * (1 if exact > 0 else -1)
+            size = float(min(max(abs(exact), Fraction(tiny(y.dtype))), Fraction(torch.finfo(y.dtype).max)))
+            values[i, r] = 0.0 if exact == 0 else size if exact > 0 else -size
         return self.combine(values)

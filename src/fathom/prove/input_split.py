@@ -12,13 +12,14 @@ from torch import Tensor
 
 from fathom.bounds.backward import Reach
 from fathom.bounds.intermediate import bends, tighten
-from fathom.bounds.margins import Margins, bound_margins
+from fathom.bounds.margins import Margins, bound_margins, with_offsets
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.problem import Problem
 from fathom.core.rounding import up
 from fathom.core.spec import Spec
 from fathom.core.value import join, take
+from fathom.regions.box import BoxRegion
 
 HIDDEN_SLOPE = 0.1  # of the steepest input's; without it a search on ACAS Xu needs up to ten times the boxes
 LEAST = torch.finfo(torch.float64).tiny
@@ -111,20 +112,16 @@ class InputTree:
 
 def decisive_row(spec: Spec, rows: Tensor) -> Tensor:
     """[n] the row that decides each margin: the greatest in the clause whose greatest is least."""
-    clause = spec.clause[spec.of]
-    inf = torch.inf
-    values = torch.where(clause >= 0, rows, rows.new_tensor(-inf))
-    clauses = max(int(spec.clause.max()) + 1, 1)
-    top = rows.new_full((len(rows), clauses), -inf).scatter_reduce(1, clause.clamp(min=0), values, "amax")
-    worst = torch.where(top == -inf, top.new_tensor(inf), top).argmin(1)
-    return torch.where(clause == worst[:, None], rows, rows.new_tensor(-inf)).argmax(1)
+    worst = spec.clauses(rows).argmin(1)
+    return torch.where(spec.clause[spec.of] == worst[:, None], rows, -torch.inf).argmax(1)
 
 
 def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
     """Cut off what the rows' own linear bounds show to be safe.
 
-    In a catastrophe every row of some clause is <= 0. A row that is at least v <= 0 on the box with slope a can be so only within
-    -v / |a_j| of the end of input j where it is least.
+    In a catastrophe every row of some clause is <= 0. A row whose linear bound has slope a and is at least v <= 0 on the *box* can be
+    so only within -v / |a_j| of the end of input j where the bound is least. (On a ball it need not be least at that end: the v of
+    a region inside the box would cut off too much.)
 
     Returns:
         The hull over clauses of the intersection over rows; and [n] whether nothing is left, so that the whole box is safe (and
@@ -132,7 +129,8 @@ def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
     """
     clause = spec.clause[spec.of]
     a, rows = margins.bound.a, margins.rows
-    reach = up(up((-rows).clamp(min=0)[:, :, None] / a.abs()))  # inf where the slope is 0
+    on_box = with_offsets(spec, margins.bound.minimise(BoxRegion(box.lower, box.upper))[0])
+    reach = up(up((-on_box).clamp(min=0)[:, :, None] / a.abs()))  # inf where the slope is 0
     whole = (a == 0) | torch.isnan(reach)
     lower, upper = box.lower[:, None], box.upper[:, None]
     high = torch.where((a > 0) & ~whole, torch.minimum(upper, up(lower + reach)), upper.expand_as(a))
