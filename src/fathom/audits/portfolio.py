@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import final
 
 import torch
@@ -40,21 +41,26 @@ class Portfolio(Solver):
     long_steps: int = 100
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
+    stage: Callable[[str], None] = field(default=lambda name: None, repr=False, compare=False)  # told what comes next
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         clock = budget.start()
         standing = _Standing(problem, observe, hints)
         standing.replay(hints)
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
+        self.stage("attack")
         standing.run(self._attack(problem), standing.open(), attacks)
         if problem.provable:
+            self.stage("bounds")
             if self.bounds:  # the first one also says how bad the broken cases can be at worst
                 todo = (~standing.answers.proved).nonzero()[:, 0]
                 standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
             for bound in self.bounds[1:]:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             long = Gradient(seed=self.seed, restarts=self.long_restarts, steps=self.long_steps)
+            self.stage("longer attack")
             standing.run(long, standing.open(), attacks)
+            self.stage("branch and bound")
             self._search(standing, budget, clock)
         elif len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
