@@ -1,7 +1,6 @@
 """The command line. Thin: a command parses, calls, prints; one command a file, which imports only what it needs.
 
-Results go to standard output; progress, logs and errors to standard error. Exit codes: 0 an answer was given, whatever it is;
-1 an error that the text explains; 2 the command's words are off; 130 interrupted, with what was found so far printed and stored.
+Results go to standard output; progress, logs and errors to standard error. Exit codes are the constants below.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+import traceback
 
 STARTED = time.monotonic()
 # Threads that wait for work by spinning slow every other process down, and on a busy machine this one tenfold.
@@ -16,19 +16,33 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer  # noqa: E402
 
+from fathom.cli.memory import keep_freed_memory  # noqa: E402
 from fathom.core.errors import FathomError  # noqa: E402
+
+FAILED = 1  # an error that the text explains; USAGE, 2, is typer's
+BUG = 3  # an error of Fathom's own
+INTERRUPTED = 130
+
+EPILOG = """[bold]To start with[/bold]
+
+  fathom audit model.onnx data.npz --linf 0.03 --range 0 1
+  fathom verify property.vnnlib --network model.onnx --timeout 60
+  fathom COMMAND --help
+
+Exit codes: 0 an answer, whatever it is; 1 an error, explained on standard error; 2 words that are no command or option; 3 a bug \
+in Fathom; 130 interrupted.
+"""
 
 app = typer.Typer(
     name="fathom",
     help="Finds, proves and explains the worst case of a neural network.",
+    epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
-
-INTERRUPTED = 130
 
 
 def version() -> str:
@@ -52,20 +66,36 @@ def root(
         raise typer.Exit
 
 
+def complain(text: str) -> None:
+    """A line on standard error. Names out of a file may hold what a terminal would obey: such characters become marks."""
+    safe = "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    print(f"fathom: {safe}", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """The entry point of `fathom`."""
+    keep_freed_memory()
     from fathom.cli import commands
 
     commands.load()
     try:
         app()
     except FathomError as error:
-        print(f"fathom: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
+        complain(str(error))
+        raise SystemExit(FAILED) from None
+    except KeyboardInterrupt:
+        complain("interrupted")
+        raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         # Whoever read the output has had enough; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("fathom: interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(FAILED) from None
+    except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            complain("there is not enough memory for this model and these cases; give fewer cases, or a larger machine")
+            raise SystemExit(FAILED) from None
+        traceback.print_exc()
+        complain(
+            f"this is a bug in Fathom, not in your files: {type(error).__name__}; please report it with the command and the lines above"
+        )
+        raise SystemExit(BUG) from None

@@ -1,56 +1,97 @@
-"""`fathom verify` and `fathom supports`: the command line of the VNN-LIB standard."""
+"""`fathom verify`: one property of one model, as the VNN-LIB standard's command line has it."""
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fathom.cli import STARTED, app
+from fathom.cli import STARTED, app, complain
+
+EPILOG = """[bold]Examples[/bold]
+
+  fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --timeout 60
+  fathom verify prop_1.vnnlib.gz --network N=acasxu_1_1.onnx.gz
+  fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --serialise-assignments out/
+
+sat: the deployed program (onnxruntime) and the network over the real numbers both meet the property at the assignment printed. \
+unsat: no input over the real numbers meets it. unknown: rounding hides the answer, or the method has no more to try. \
+timed-out: the limit was reached; more time may help.
+"""
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def verify(
     prop: Annotated[Path, typer.Argument(metavar="PROPERTY", help="A .vnnlib or .vnnlib.gz file.")],
-    network: Annotated[str, typer.Option("--network", help="The .onnx or .onnx.gz file that it speaks of, or NAME=FILE.")],
-    timeout: Annotated[float | None, typer.Option("--timeout", min=0, help="Seconds, start-up included.")] = None,
+    network: Annotated[
+        list[str], typer.Option("--network", metavar="[NAME=]FILE", help="The .onnx or .onnx.gz file that it speaks of.")
+    ],
+    timeout: Annotated[
+        float | None,
+        typer.Option("--timeout", metavar="SECONDS", help="At most so long, start-up included. [dim]No limit.[/dim]"),
+    ] = None,
     serialise: Annotated[
         Path | None,
-        typer.Option(
-            "--serialise-assignments",
-            help="Write a sat assignment here, a .pb file a variable; do not print it.",
-        ),
+        typer.Option("--serialise-assignments", metavar="DIR", help="Write the assignment there, a .pb file a variable."),
     ] = None,
-    competition: Annotated[bool, typer.Option("--competition", help="Print the assignment as ((X_0 v) ... (Y_0 v)).")] = False,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    competition: Annotated[
+        bool,
+        typer.Option("--competition", help="Print the assignment as ((X_0 v) ... (Y_0 v)), as competitions to 2025 have it."),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="K", help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Decide one VNN-LIB property: is there an input that meets it?
 
-    The first line of standard output is sat, unsat, unknown or timed-out; after sat follows the assignment. Sat: the deployed
-    program and the network over the real numbers both meet the property there. Unsat: no input over the real numbers does.
+    The first line of standard output is sat, unsat, unknown or timed-out; after sat follows the assignment.
     """
-    from fathom.audits.verify import verify as run
-    from fathom.capture.vnnlib import Style, assignment
-    from fathom.capture.vnnlib import serialise as write
+    if len(network) != 1:
+        raise typer.BadParameter(f"expected one network, got {len(network)}; VNN-LIB 1 speaks of one", param_hint="--network")
+    if timeout is not None and not timeout >= 0:
+        raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
+    left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - STARTED)
+    _answer(_file(network[0]), prop, left, serialise, competition=competition, seed=seed)
 
-    left = None if timeout is None else timeout - (time.monotonic() - STARTED)
-    result = run(_file(network), prop, left, seed)
+
+def _answer(network: Path, prop: Path, left: float | None, serialise: Path | None, *, competition: bool, seed: int) -> None:
+    from fathom.cli.outputs import require_folder
+    from fathom.cli.progress import working
+    from fathom.cli.watchdog import Watchdog
+
+    until = None if left is None else time.monotonic() + left
+    if serialise is not None:
+        require_folder(serialise, "the assignment")
+    watchdog = Watchdog(left)
+    with working(f"verifying {prop.name}"):
+        from fathom.audits.verify import verify as run
+        from fathom.capture.vnnlib import Style, assignment
+        from fathom.capture.vnnlib import serialise as write
+
+        result = run(network, prop, None if until is None else until - time.monotonic(), seed)
+    watchdog.call_off()
     typer.echo(result.verdict)
     if result.witness is not None:
         x, y = result.witness
         if serialise is not None:
-            write(serialise, x, y, *result.ports)
+            write(serialise, x, y, *result.variables)
         elif competition:
             typer.echo(assignment(x, y, Style.COMPETITION))
         else:
-            typer.echo(assignment(x, y, Style.STANDARD, *result.ports))
+            typer.echo(assignment(x, y, Style.STANDARD, *result.variables))
     for line in (f"{result.reason}; {result.seconds:.2f} s, arithmetic: real", *result.notes()):
-        typer.echo(f"fathom: {line}", err=True)
+        complain(line)
 
 
 def _file(network: str) -> Path:
-    """The file in NAME=FILE, the standard's form, or in FILE."""
+    """The file in NAME=FILE, the standard's form, or in FILE.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
     name, separator, path = network.partition("=")
-    return Path(path) if separator and name.isidentifier() and not Path(network).exists() else Path(network)
+    file = path if separator and name.isidentifier() and not Path(network).exists() else network
+    if not file:
+        raise typer.BadParameter(f"expected FILE or NAME=FILE, got {network!r}", param_hint="--network")
+    return Path(file)

@@ -1,0 +1,60 @@
+"""`fathom supports`: what can be asked, in the words of the VNN-LIB standard, for tools that choose among solvers.
+
+Theories are about queries. VNN-LIB 1, which is what is read, declares one network with one X and one Y and no hidden nodes,
+whatever the ONNX file behind it has; its constraints are linear, over inputs and outputs together too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from fathom.cli import app
+
+
+def _opsets() -> tuple[str, ...]:
+    from fathom.capture.onnx_model import OPSETS
+
+    return str(OPSETS[0]), str(OPSETS[-1])
+
+
+def _operators() -> tuple[str, ...]:
+    from fathom.capture.onnx_table import table
+
+    return tuple(sorted(table()))
+
+
+CAPABILITIES: dict[str, tuple[str, ...] | Callable[[], tuple[str, ...]]] = {
+    # What the importer itself says, which takes the second of its import.
+    "--onnx-opset-versions": _opsets,
+    "--onnx-operators": _operators,
+    # Proofs are about the file's weights in real arithmetic. Those of the float32 program would be another claim.
+    "--onnx-element-types": ("real",),
+    "--vnnlib-versions": ("1.0", "1.0"),
+    "--hidden-node-theories": ("NH",),
+    "--multiple-input-output-theories": ("SIO",),
+    "--multiple-network-theories": ("SNET",),
+    "--multiple-node-comparison-theories": ("SNC", "MNC"),
+    "--arithmetic-complexity-theories": ("BND", "OUTC", "LIN"),
+    # Alternatives share the network's passes and one search, so whoever splits them into several queries loses by it.
+    "--optimised-disjunctive-reasoning": ("true",),
+    "--serialise-assignments": ("true",),
+    "--unsat-proofs": ("false",),
+}
+
+EPILOG = "[bold]Capabilities[/bold]\n\n" + "\n".join(f"  {name}" for name in CAPABILITIES)
+
+
+@app.command(epilog=EPILOG, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]})
+def supports(
+    capability: Annotated[list[str], typer.Argument(metavar="CAPABILITY", help="One of those below.")],
+) -> None:
+    """Say what is supported, a line each, as the VNN-LIB standard asks."""
+    name = capability[0]
+    if len(capability) > 1 or name not in CAPABILITIES:
+        known = "\n  ".join(CAPABILITIES)
+        raise typer.BadParameter(f"expected one of\n  {known}\ngot {' '.join(capability)}", param_hint="CAPABILITY")
+    answer = CAPABILITIES[name]
+    typer.echo("\n".join(answer() if callable(answer) else answer))

@@ -1,0 +1,38 @@
+"""The last word on a time limit, for when the work is too deep in one step to look at its clock."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+
+GRACE = 0.5  # seconds beyond the limit within which the work may still stop by itself, and say more
+
+
+class Watchdog:
+    """Prints `timed-out` and ends the process, a little after the limit, unless it was called off before.
+
+    Reading a file of a hundred megabytes, or the first bound of a deep network, is one step that may outlast the limit by far,
+    and cannot be stopped from within. So a thread ends the whole process, at once and without tidying up: a single property has
+    nothing that needs tidying. Commands that store something do not do this.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self._answered = threading.Lock()  # held by whoever gives the answer
+        limit = math.inf if seconds is None else max(seconds, 0.0) + GRACE
+        self._timer = None if limit > threading.TIMEOUT_MAX else threading.Timer(limit, self._bite)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def call_off(self) -> None:
+        """The work has an answer. Does not return if the thread has begun to give its own."""
+        self._answered.acquire()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _bite(self) -> None:
+        if self._answered.acquire(blocking=False):
+            os.write(1, b"timed-out\n")
+            os.write(2, b"fathom: the time budget ran out in the middle of a long step; give more seconds\n")
+            os._exit(0)
