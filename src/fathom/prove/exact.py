@@ -42,6 +42,8 @@ def worst_on_leaf(rows: LinearBound, constraints: LinearBound, lower: Tensor, up
     d = len(lower)
     a, c = _numpy(rows)
     g, h = _numpy(constraints)
+    if not all(np.isfinite(part).all() for part in (a, c, g, h)):
+        return None
     bounds = [*zip(lower.tolist(), upper.tolist(), strict=True), (None, None)]
     cost = np.append(np.zeros(d), 1.0)
     # row <= t, and constraint >= 0

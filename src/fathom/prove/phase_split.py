@@ -106,7 +106,9 @@ class PhaseTree:
 
     def split(self, leaves: Phases) -> tuple[Phases, Phases]:
         """Both phases of one open neuron of each leaf; leaves without open neurons are answered exactly."""
-        opened = torch.cat([self._open(leaves, i).flatten(1) for i in self.kinks], 1).any(1)
+        opened = torch.zeros(len(leaves), dtype=torch.bool)
+        for i in self.kinks:
+            opened |= self._open(leaves, i).flatten(1).any(1)
         exact = self._exact(leaves.take((~opened).nonzero()[:, 0]))
         ready = leaves.take(opened.nonzero()[:, 0])
         if not len(ready):
@@ -182,7 +184,7 @@ class PhaseTree:
             better = margin.detach() > best
             best = torch.where(better, margin.detach(), best)
             point = torch.where(better[:, None], points.detach(), point)
-            if step == steps or bool((best > 0).all()):
+            if step == steps or not ascent.tensors or bool((best > 0).all()):
                 break
             ascent.step(torch.where(best > 0, 0.0, margin).sum())
         with torch.no_grad():
@@ -209,7 +211,7 @@ class PhaseTree:
             gap = lines.upper_offset - lines.lower_offset + (lines.upper_slope[0] - lines.lower_slope[0]) * self.kinks[i]
             met = bound.met[i][:, 0] if i in bound.met else torch.zeros_like(gap)
             cost = torch.where(met < 0, -met * gap, 0.2 * met * gap)
-            scores[i] = torch.where(self._open(leaves, i), cost + 1e-30, -1.0).float()
+            scores[i] = torch.where(self._open(leaves, i), cost.nan_to_num() + 1e-30, -1.0).float()
         return scores
 
     def _branch(self, leaves: Phases) -> Tensor:

@@ -70,7 +70,8 @@ class Frontier(Generic[L]):
     problem: Problem
     goal: Goal
     tolerance: float
-    answers: Answers  # points found so far; lower bounds are put in by `bracket`
+    answers: Answers  # points found so far, and what was proved before; lower bounds of this search are put in by `bracket`
+    searched: Tensor  # [n] whether this search is about the set
     closed: Tensor  # [n] least bound over leaves that need no more work; +inf where there are none
     stuck: Tensor  # [n] whether a leaf was given up as too close to call
     leaves: L
@@ -81,7 +82,8 @@ class Frontier(Generic[L]):
         """[n] the margin from which a leaf needs no more work."""
         if self.goal is Goal.DECIDE:
             return torch.zeros_like(self.closed)
-        return self.answers.upper - self.tolerance * self.answers.upper.abs().clamp(min=1e-3)
+        upper = self.answers.upper
+        return torch.where(upper == torch.inf, upper, upper - self.tolerance * upper.abs().clamp(min=1e-3))
 
     def settle(self, leaves: L) -> L:
         """Close the leaves that are done, or whose set is; the rest."""
@@ -95,9 +97,9 @@ class Frontier(Generic[L]):
         self.closed = self.closed.scatter_reduce(0, owner, margin, "amin")
 
     def bracket(self, reason: Reason) -> Answers:
-        """The answers as of now."""
+        """The answers as of now. A searched set without leaves holds nothing that could fail."""
         lower = self.closed.scatter_reduce(0, self.leaves.owner, self.leaves.margin, "amin")
-        lower = torch.where(lower == torch.inf, self.answers.lower, lower)
+        lower = torch.where(self.searched, torch.fmax(lower, self.answers.lower), self.answers.lower)
         reasons = torch.full_like(self.answers.reason, REASONS.index(reason))
         reasons = torch.where(self.stuck, REASONS.index(Reason.TOO_CLOSE), reasons)
         share = (time.monotonic() - self.began) * self.boxes / self.boxes.sum().clamp(min=1)
@@ -142,13 +144,14 @@ def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observ
     outputs = sum(port.size for port in problem.program.outputs)
     answers = hints.answers or Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
     answers = Answers(answers.lower, answers.found, answers.reason, Cost.zero(len(problem)))
-    todo = (~answers.decided if budget.goal is Goal.DECIDE else torch.ones(len(problem), dtype=torch.bool)).nonzero()[:, 0]
+    searched = ~answers.decided if budget.goal is Goal.DECIDE else torch.ones(len(problem), dtype=torch.bool)
+    if not bool(searched.any()):
+        return answers.because(Reason.DECIDED)
     closed = torch.full((len(problem),), torch.inf, dtype=torch.float64)
-    leaves = tree.root(todo)
+    leaves = tree.root(searched.nonzero()[:, 0])
     counts = torch.bincount(leaves.owner, minlength=len(problem))
-    state = Frontier(
-        problem, budget.goal, tolerance, answers, closed, torch.zeros(len(problem), dtype=torch.bool), leaves, counts
-    )
+    stuck = torch.zeros(len(problem), dtype=torch.bool)
+    state = Frontier(problem, budget.goal, tolerance, answers, searched, closed, stuck, leaves, counts)
     state.consider(leaves.owner, leaves.point)
     state.leaves = state.settle(leaves)
     reason = _run(state, tree, clock, observe)
