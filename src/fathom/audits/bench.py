@@ -7,34 +7,43 @@ gzipped, and perhaps `expected.csv` (onnx, vnnlib, verdict, tools_sat, tools_uns
 from __future__ import annotations
 
 import csv
+import io
+import os
+import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from fathom.audits.verify import verify
 from fathom.core.errors import FathomError, NotUnderstood
 
 DECIDED = ("sat", "unsat")
 ERROR = "error"
 GRACE = 10.0  # seconds that a fresh process may take beyond its own limit before it is ended
+POLL = 0.02  # seconds between two looks at a fresh process
 
 
 @dataclass(frozen=True)
 class Row:
     """The answer to one instance."""
 
+    folder: str  # name of the benchmark
     onnx: str
     vnnlib: str
     verdict: str  # sat, unsat, unknown, timed-out or error
     expected: str  # sat, unsat, unknown, or "" where nothing is
     seconds: float
+    peak_mib: int  # memory of its process at most; 0 where it had none of its own
     timeout: float
     seed: int
     isolated: bool
+    fathom: str  # version
     note: str = ""
 
     @property
@@ -44,9 +53,22 @@ class Row:
 
     def line(self) -> str:
         """For a person."""
+        memory = f"  {self.peak_mib:6d} MiB" if self.peak_mib else ""
         against = f"   EXPECTED {self.expected}" if self.disagrees else ""
         note = f"   {self.note}" if self.note else ""
-        return f"{self.verdict:9} {self.seconds:7.2f} s   {Path(self.onnx).name}  {Path(self.vnnlib).name}{against}{note}"
+        names = f"{Path(self.onnx).name}  {Path(self.vnnlib).name}"
+        return f"{self.verdict:9} {self.seconds:8.2f} s{memory}  {names}{against}{note}"
+
+
+HEADER = [f.name for f in fields(Row)]
+KINDS: dict[str, Callable[[str], Any]] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": {"True": True, "False": False}.__getitem__,
+}
+READERS = {f.name: KINDS[str(f.type)] for f in fields(Row)}
+"""From a cell of the output file to a field."""
 
 
 @dataclass
@@ -62,22 +84,25 @@ class Bench:
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        """Reads the tables.
+
+        Raises:
+            FathomError: the folder or the earlier output is not understood, or output cannot be written.
+        """
         self.instances = _pairs(self.folder / "instances.csv")[: self.limit]
         listed = self.folder / "expected.csv"
         self.expected = {(r[0], r[1]): r[2] for r in _table(listed, 3)} if listed.exists() else {}
+        earlier = {} if self.out is None else self._like(read_rows(self.out))
+        self.rows = [earlier[pair] for pair in self.instances if pair in earlier]
 
     @property
     def total(self) -> int:
         return len(self.instances)
 
-    def run(self) -> Iterator[tuple[int, Row]]:
-        """The rows as they come, numbered from 1. Those that an earlier run with the same settings wrote are taken over.
-
-        Raises:
-            FathomError: the folder or the earlier file is not understood. A single instance that fails is a row instead.
-        """
-        before = self._before()
-        self.rows = [before[pair] for pair in self.instances if pair in before]
+    def run(self) -> Iterator[Row]:
+        """The rows as they come, each in `out` before it is given. Those that an earlier run like this wrote are in `rows`
+        from the start. A single instance that fails is a row too."""
+        before = {(row.onnx, row.vnnlib) for row in self.rows}
         for pair in self.instances:
             if pair in before:
                 continue
@@ -85,50 +110,87 @@ class Bench:
             self.rows.append(row)
             if self.out is not None:
                 _append(self.out, row)
-            yield len(self.rows), row
+            yield row
 
     def _one(self, onnx: str, vnnlib: str) -> Row:
-        network, prop = _inside(self.folder, onnx), _inside(self.folder, vnnlib)
-        began = time.monotonic()
-        note = ""
+        began, peak = time.monotonic(), 0
         try:
+            network, prop = _inside(self.folder, onnx), _inside(self.folder, vnnlib)
             if self.isolated:
-                verdict, note = _in_fresh_process(network, prop, self.seconds, self.seed)
+                verdict, note, peak = _in_fresh_process(network, prop, self.seconds, self.seed)
             else:
+                from fathom.audits.verify import verify
+
                 result = verify(network, prop, self.seconds, self.seed)
                 verdict, note = result.verdict, "; ".join(result.notes())
         except FathomError as error:
             verdict, note = ERROR, str(error)
-        expected = self.expected.get((onnx, vnnlib), "")
-        return Row(onnx, vnnlib, verdict, expected, time.monotonic() - began, self.seconds, self.seed, self.isolated, note)
+        except Exception as error:  # whatever it is, it is this instance's, and the others are still to be run
+            verdict, note = ERROR, f"a bug in Fathom: {type(error).__name__}: {error}"
+        answer: dict[str, Any] = {
+            "onnx": onnx,
+            "vnnlib": vnnlib,
+            "verdict": verdict,
+            "expected": self.expected.get((onnx, vnnlib), ""),
+        }
+        note = " ".join(note.split())[:2000]  # one line a row
+        return Row(**answer, seconds=time.monotonic() - began, peak_mib=peak, note=note, **self._settings)
 
-    def _before(self) -> dict[tuple[str, str], Row]:
-        """Rows of an earlier run, by instance; those of other settings do not count."""
-        if self.out is None or not self.out.exists():
-            return {}
-        names = [f.name for f in fields(Row)]
-        rows = [row for row in _table(self.out, len(names)) if len(row) == len(names)]
-        found = {}
-        for onnx, vnnlib, verdict, expected, seconds, timeout, seed, isolated, note in rows:
-            same = (float(timeout), int(seed), isolated == "True") == (self.seconds, self.seed, self.isolated)
-            if same and verdict != ERROR:
-                row = Row(onnx, vnnlib, verdict, expected, float(seconds), self.seconds, self.seed, self.isolated, note)
-                found[onnx, vnnlib] = row
-        return found
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """What must be the same for an earlier row to count."""
+        return {
+            "folder": self.folder.resolve().name,
+            "timeout": self.seconds,
+            "seed": self.seed,
+            "isolated": self.isolated,
+            "fathom": version("fathom-verify"),
+        }
+
+    def _like(self, rows: list[Row]) -> dict[tuple[str, str], Row]:
+        """The rows that count here, by instance. Errors do not: they may have been mended."""
+        same = [row for row in rows if all(getattr(row, name) == value for name, value in self._settings.items())]
+        return {(row.onnx, row.vnnlib): row for row in same if row.verdict != ERROR}
 
 
-def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int) -> tuple[str, str]:
+def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int) -> tuple[str, str, int]:
+    """Verdict, note and peak memory in MiB of `fathom verify`; ended from outside if it does not end itself."""
     command = [sys.executable, "-m", "fathom", "verify", str(prop), "--network", str(network)]
     command += ["--timeout", str(seconds), "--seed", str(seed)]
-    try:
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=seconds + GRACE, check=False)
-    except subprocess.TimeoutExpired:
-        return "timed-out", f"ended from outside after {seconds + GRACE:g} s"
-    first = ended.stdout.split("\n", 1)[0]
-    if ended.returncode or first not in (*DECIDED, "unknown", "timed-out"):
-        last = ended.stderr.strip().rsplit("\n", 1)[-1]
-        return ERROR, f"exit code {ended.returncode}: {last}"
-    return first, ""
+    deadline = time.monotonic() + seconds + GRACE
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        code = None
+        try:
+            while code is None:
+                code, peak = _look(process.pid)
+                if code is None and time.monotonic() > deadline:
+                    os.kill(process.pid, signal.SIGKILL)
+                    deadline = float("inf")
+                time.sleep(0 if code is not None else POLL)
+        finally:
+            if code is None:
+                process.kill()
+                process.wait()
+            else:
+                process.returncode = code
+        out.seek(0)
+        err.seek(0)
+        first, said = out.readline().rstrip("\n"), err.read().strip()
+    if deadline == float("inf"):
+        return "timed-out", f"ended from outside after {seconds + GRACE:g} s", peak
+    if code or first not in (*DECIDED, "unknown", "timed-out"):
+        return ERROR, f"exit code {code}: " + (said.rsplit("\n", 1)[-1] or "no word"), peak
+    return first, "", peak
+
+
+def _look(pid: int) -> tuple[int | None, int]:
+    """The exit code of a child, None while it runs, and its peak memory in MiB: unlike `Popen.wait`, `wait4` tells it."""
+    ended, status, usage = os.wait4(pid, os.WNOHANG)
+    if not ended:
+        return None, 0
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return os.waitstatus_to_exitcode(status), usage.ru_maxrss // unit
 
 
 def summary(rows: list[Row]) -> str:
@@ -137,10 +199,11 @@ def summary(rows: list[Row]) -> str:
         return "no instance was run"
     counts = {word: sum(row.verdict == word for row in rows) for word in (*DECIDED, "unknown", "timed-out", ERROR)}
     decided = counts["sat"] + counts["unsat"]
-    times = [row.seconds for row in rows]
+    times, peak = [row.seconds for row in rows], max(row.peak_mib for row in rows)
     lines = [
         f"decided {decided} / {len(rows)}: " + ", ".join(f"{word} {count}" for word, count in counts.items() if count),
         f"seconds: median {statistics.median(times):.2f}, longest {max(times):.2f}, sum {sum(times):.1f}",
+        *([f"memory of one process: at most {peak} MiB"] if peak else []),
     ]
     expected = sum(row.expected in DECIDED for row in rows)
     if expected:
@@ -150,8 +213,63 @@ def summary(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+# The output file
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows that earlier runs wrote; none where there is no file. A last line that a killed run left torn is cut off.
+
+    Raises:
+        FathomError: the file is no such output, and is left as it is; or cannot be written.
+    """
+    try:
+        with path.open("a+b") as file:
+            file.seek(0)
+            raw = file.read()
+            if not raw.startswith(_header()) and not _header().startswith(raw):
+                raise ValueError(f"a file that starts with {raw[:60]!r}")
+            raw = raw[: raw.rfind(b"\n") + 1]
+            file.truncate(len(raw))
+        rows = csv.reader(io.StringIO(raw.decode("utf-8"), newline=""))
+        return [_row(cells) for cells in rows if cells != HEADER]
+    except OSError as error:
+        raise FathomError(f"expected a file to write rows to at {path}, got: {error.strerror}; name another") from error
+    except (ValueError, csv.Error) as error:
+        raise FathomError(
+            f"expected {path} to be empty, or rows of an earlier `fathom bench`, got {error}; it was left as it is: name another"
+        ) from error
+
+
+def _row(cells: list[str]) -> Row:
+    """Raises ValueError: these are not the cells of a row."""
+    try:
+        return Row(**{name: read(cell) for (name, read), cell in zip(READERS.items(), cells, strict=True)})
+    except (ValueError, KeyError) as error:
+        raise ValueError(f"the line {','.join(cells)[:100]!r}") from error
+
+
+def _append(path: Path, row: Row) -> None:
+    """One more row, in the file when this returns; a header first in a new file."""
+    fresh = not path.exists() or path.stat().st_size == 0
+    with path.open("ab") as file:
+        file.write((_header() if fresh else b"") + _line([*asdict(row).values()]))
+
+
+def _header() -> bytes:
+    return _line(HEADER)
+
+
+def _line(cells: list[Any]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode("utf-8")
+
+
+# The folder
+
+
 def _pairs(path: Path) -> list[tuple[str, str]]:
-    return [(row[0], row[1]) for row in _table(path, 2)]
+    return list(dict.fromkeys((row[0], row[1]) for row in _table(path, 2)))
 
 
 def _table(path: Path, columns: int) -> list[list[str]]:
@@ -170,16 +288,6 @@ def _table(path: Path, columns: int) -> list[list[str]]:
     if short is not None:
         raise NotUnderstood(f"{path}: expected at least {columns} columns, got {short}")
     return rows
-
-
-def _append(path: Path, row: Row) -> None:
-    """One row, whole or not at all as far as a reader of lines can tell; a header first in a new file."""
-    fresh = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow([f.name for f in fields(Row)])
-        writer.writerow([*asdict(row).values()])
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor
 from fathom.audits.cases import by_case
 from fathom.audits.portfolio import quick
 from fathom.capture.onnx_file import read_onnx
+from fathom.capture.onnx_program import OnnxProgram
 from fathom.capture.vnnlib import read_property, to_problem
 from fathom.core.answer import Answers, Reason, Verdict
 from fathom.core.budget import Budget
@@ -40,9 +42,29 @@ class Verification:
         return self.answers.found.x[0], self.answers.found.y[0]
 
     @property
-    def ports(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
-        """Inputs and outputs of the model."""
-        return self.program.inputs, self.program.outputs
+    def variables(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
+        """X and Y, all the inputs and all the outputs, as VNN-LIB 1 calls them.
+
+        Their shapes are the model's own, its batch of one included, so that who reads an assignment can give it to the model as
+        it is; flat where the model has several inputs, or several outputs, which VNN-LIB 1 numbers through.
+        """
+        from onnx import ModelProto
+
+        program = self.program
+        values = []
+        if isinstance(program, OnnxProgram):
+            graph = ModelProto.FromString(program.model).graph
+            values = [*graph.input, *graph.output]
+        shapes = {value.name: value.type.tensor_type.shape.dim for value in values}
+
+        def variable(name: str, ports: tuple[Port, ...]) -> Port:
+            if len(ports) != 1:
+                return Port(name, (sum(port.size for port in ports),), 0, ports[0].dtype)
+            port = ports[0]
+            declared = tuple(max(size.dim_value, 1) for size in shapes.get(port.name, ()))  # 1 for a symbolic batch
+            return Port(name, declared if math.prod(declared) == port.size else (1, *port.shape), 0, port.dtype)
+
+        return (variable("X", program.inputs),), (variable("Y", program.outputs),)
 
     def notes(self) -> list[str]:
         """What a reviewer should know besides: sentences."""

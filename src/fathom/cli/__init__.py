@@ -95,7 +95,6 @@ def main() -> None:
             complain("there is not enough memory for this model and these cases; give fewer cases, or a larger machine")
             raise SystemExit(FAILED) from None
         traceback.print_exc()
-        complain(
-            f"this is a bug in Fathom, not in your files: {type(error).__name__}; please report it with the command and the lines above"
-        )
+        name = type(error).__name__
+        complain(f"a bug in Fathom, not in your files: {name}; please report it with the command and the lines above")
         raise SystemExit(BUG) from None

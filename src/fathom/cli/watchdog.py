@@ -33,6 +33,8 @@ class Watchdog:
 
     def _bite(self) -> None:
         if self._answered.acquire(blocking=False):
+            if os.isatty(2):
+                os.write(2, b"\r\x1b[K\x1b[?25h")  # the spinner's line cleared, and the cursor shown that it hid
             os.write(1, b"timed-out\n")
             os.write(2, b"fathom: the time budget ran out in the middle of a long step; give more seconds\n")
             os._exit(0)

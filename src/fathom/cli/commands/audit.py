@@ -5,19 +5,37 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fathom.cli import INTERRUPTED, app
+from fathom.cli import FAILED, INTERRUPTED, app, complain
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
+    from fathom.audits.result import AuditResult
     from fathom.audits.settings import Settings
+    from fathom.audits.setup import Parts
+    from fathom.core.budget import Budget
+
+EPILOG = """[bold]Examples[/bold]
+
+  fathom audit model.onnx data.npz --linf 0.03 --range 0 1
+  fathom audit package.module:factory data.npz --l2 0.5 --seconds 600
+  fathom audit model.onnx data.npz --linf 0.03 --limit 20 --json
+  fathom audit audit.toml
+
+The data: numpy.savez("data.npz", x=inputs as the model takes them, y=labels from 0). The radius is in the unit of the inputs.
+
+What is printed: proved cases cannot be made to fail within the region; for broken ones an input that fails was found, and run \
+again on the model; unknown ones wait for more time. Every failure is kept in the casebook, and tried first by the next audit.
+"""
 
 FLAGS = {
     "model": "MODEL",
+    "data": "DATA",
     "data.path": "DATA",
     "data.limit": "--limit",
     "region.radius": "--linf, --l2 or --l1",
@@ -30,34 +48,74 @@ FLAGS = {
 }
 """How a user of flags knows the keys of audit.toml."""
 
+ASKED, SPENT, WRITTEN = "What is asked", "What may be spent", "What is written"
 
-@app.command()
+
+@app.command(epilog=EPILOG)
 def audit(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="An .onnx file, package.module:factory, a .pt2 archive, or an audit.toml.")
+        str,
+        typer.Argument(metavar="MODEL", help="An .onnx file, package.module:factory, a .pt2 archive, or an audit.toml."),
     ],
     data: Annotated[
         Path | None, typer.Argument(metavar="DATA", help="An .npz or .safetensors file with inputs x and labels y.")
     ] = None,
-    linf: Annotated[float | None, typer.Option("--linf", help="Every input may change by so much.")] = None,
-    l2: Annotated[float | None, typer.Option("--l2", help="The Euclidean norm of the change.")] = None,
-    l1: Annotated[float | None, typer.Option("--l1", help="The sum of all changes.")] = None,
-    span: Annotated[
-        tuple[float, float] | None, typer.Option("--range", metavar="LO HI", help="The range of a legal input.")
+    linf: Annotated[
+        float | None,
+        typer.Option("--linf", metavar="R", help="Each input may change by at most R.", rich_help_panel=ASKED),
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--seconds", help="Budget of the whole audit.")] = None,
-    case_seconds: Annotated[float | None, typer.Option("--case-seconds", help="Budget of one case in branch and bound.")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="The first N cases only.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything drawn at random.")] = None,
-    report: Annotated[Path | None, typer.Option("--report", help="The page to write.")] = None,
-    casebook: Annotated[Path | None, typer.Option("--casebook", help="Where cases are kept, and found again.")] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="Go on, whatever the inspection of model and data says.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+    l2: Annotated[
+        float | None,
+        typer.Option("--l2", metavar="R", help="The Euclidean norm of the change is at most R.", rich_help_panel=ASKED),
+    ] = None,
+    l1: Annotated[
+        float | None, typer.Option("--l1", metavar="R", help="The sum of all changes is at most R.", rich_help_panel=ASKED)
+    ] = None,
+    span: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--range", metavar="LO HI", help="Inputs stay between LO and HI.", rich_help_panel=ASKED),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="N", help="The first N cases only.", rich_help_panel=ASKED)
+    ] = None,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Go on, whatever the inspection of model and data says.", rich_help_panel=ASKED)
+    ] = False,
+    seconds: Annotated[
+        float | None,
+        typer.Option("--seconds", metavar="S", help="Of the whole audit. [dim]60 if not given.[/dim]", rich_help_panel=SPENT),
+    ] = None,
+    case_seconds: Annotated[
+        float | None,
+        typer.Option("--case-seconds", metavar="S", help="Of any one case in branch and bound.", rich_help_panel=SPENT),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", metavar="K", help="Of all that is drawn at random. [dim]0 if not given.[/dim]", rich_help_panel=SPENT
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="A page. [dim]report.html if not given.[/dim]", rich_help_panel=WRITTEN),
+    ] = None,
+    casebook: Annotated[
+        Path | None,
+        typer.Option(
+            "--casebook",
+            metavar="FILE",
+            help="All that is found, for the next audit. [dim]casebook.db if not given.[/dim]",
+            rich_help_panel=WRITTEN,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="On standard output: the result as JSON, for programs.", rich_help_panel=WRITTEN)
+    ] = False,
 ) -> None:
-    """Bracket the worst case of a model on every case of a data set.
+    """Bracket the worst case of a model on every case of a data set: what certainly holds, and what certainly fails.
 
-    Attacks, bounds and branch and bound work from both sides; what they find is kept in the casebook at once, and a later run
-    goes on from there. Ctrl-C prints and keeps the brackets so far.
+    Attacks, bounds and branch and bound work from both sides; what they find is kept at once.
+    Ctrl-C prints and keeps the brackets so far, and the same command goes on from there.
     """
     given: dict[str, Any] = {
         "data": {"path": None if data is None else str(data), "limit": limit},
@@ -67,13 +125,15 @@ def audit(
         "report": None if report is None else str(report),
         "casebook": None if casebook is None else str(casebook),
     }
-    _run(_settings(model, given), anyway=anyway, as_json=as_json)
+    settings = _settings(model, given)
+    _require_outputs(settings)
+    _print(*_run(settings, _prepare(settings, anyway=anyway)), settings, as_json=as_json)
 
 
 def _region(*, linf: float | None, l2: float | None, l1: float | None, span: tuple[float, float] | None) -> dict[str, Any]:
     radii = {kind: radius for kind, radius in (("linf", linf), ("l2", l2), ("l1", l1)) if radius is not None}
     if len(radii) > 1:
-        raise FathomError(f"expected one of --linf, --l2 and --l1, got {len(radii)}; run an audit for each")
+        raise typer.BadParameter(f"expected one of --linf, --l2 and --l1, got {len(radii)}; run an audit for each")
     kind, radius = next(iter(radii.items()), (None, None))
     return {"kind": kind, "radius": radius, "range": None if span is None else list(span)}
 
@@ -83,39 +143,77 @@ def _settings(model: str, given: dict[str, Any]) -> Settings:
 
     if model.endswith(".toml"):
         return read_settings(model, given, FLAGS)
+    if given["data"]["path"] is None:
+        raise typer.BadParameter("expected DATA behind MODEL, an .npz or .safetensors file; an audit.toml can say more")
     if given["region"]["kind"] is None:
-        raise FathomError("expected how much inputs may change, such as --linf 0.03; an audit.toml can say more than flags")
+        raise typer.BadParameter("expected how much inputs may change, such as --linf 0.03; an audit.toml can say more")
     return make_settings({"model": model, **given}, FLAGS)
 
 
-def _run(settings: Settings, *, anyway: bool, as_json: bool) -> None:
-    from fathom.audits.engine import Labels
-    from fathom.audits.engine import audit as run
-    from fathom.audits.portfolio import Portfolio
-    from fathom.audits.preprocessing import inspect
-    from fathom.audits.setup import make_parts, read_model, read_samples
-    from fathom.cli.progress import watching
-    from fathom.core.budget import Budget
-    from fathom.report.page import write_report
+def _require_outputs(settings: Settings) -> None:
+    """Finds out before the work whether its results can be kept.
 
-    data = read_samples(settings)
-    captured = read_model(settings, data)
+    Raises:
+        FathomError: they cannot; the casebook is none, or of a later version.
+    """
+    from fathom.cli.outputs import require_file
+
+    require_file(settings.report, "the report")
+    require_file(settings.casebook, "the casebook")
+    if settings.casebook.exists():
+        from fathom.casebook.store import Casebook
+
+        Casebook.open(settings.casebook).close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepared:
+    parts: Parts
+    classes: tuple[str, ...]
+
+
+def _prepare(settings: Settings, *, anyway: bool) -> _Prepared:
+    """Reads and inspects model and data."""
+    from fathom.cli.progress import working
+
+    with working("reading the data"):
+        from fathom.audits.setup import make_parts, read_model, read_samples
+
+        data = read_samples(settings)
+    with working("reading the model, and replaying it node by node"):
+        captured = read_model(settings, data)
     if data is not None:
-        inspection = inspect(captured.program, data, settings.region.clip)
+        from fathom.audits.preprocessing import inspect
+
+        with working("looking at model and data"):
+            inspection = inspect(captured.program, data, settings.region.clip)
         for line in inspection.lines():
             typer.echo(line, err=True)
         inspection.require(anyway=anyway)
-    parts = make_parts(settings, captured, data)
-    budget = Budget(seconds=settings.budget.total_seconds)
-    portfolio = Portfolio(seed=settings.seed, case_seconds=settings.budget.case_seconds or settings.budget.total_seconds)
+    return _Prepared(make_parts(settings, captured, data), () if data is None else data.names)
+
+
+def _run(settings: Settings, prepared: _Prepared) -> tuple[AuditResult, Budget]:
+    from fathom.audits.engine import Labels
+    from fathom.audits.engine import audit as run
+    from fathom.audits.portfolio import Portfolio
+    from fathom.cli.progress import watching
+    from fathom.core.budget import Budget
+
+    parts, budget = prepared.parts, Budget(seconds=settings.budget.total_seconds)
     labels = Labels(
         title=str(settings.model) if ":" in str(settings.model) else Path(str(settings.model)).name,
-        classes=() if data is None else data.names,
+        classes=prepared.classes,
         recipe=shlex.join(["fathom", *sys.argv[1:]]),
     )
-    with watching(len(parts.region)) as watch:
+    with watching(len(parts.region), budget.stop) as watch:
+        portfolio = Portfolio(
+            seed=settings.seed,
+            case_seconds=settings.budget.case_seconds or settings.budget.total_seconds,
+            stage=watch.stage,
+        )
         result = run(
-            captured,
+            parts.captured,
             parts.region,
             parts.overseer,
             budget=budget,
@@ -124,12 +222,27 @@ def _run(settings: Settings, *, anyway: bool, as_json: bool) -> None:
             solver=portfolio,
             seed=settings.seed,
             labels=labels,
-            watch=watch,
+            watch=watch.brackets,
         )
-    write_report(result, settings.report)
+    return result, budget
+
+
+def _print(result: AuditResult, budget: Budget, settings: Settings, *, as_json: bool) -> None:
+    """Writes the report and prints the result, which a report that cannot be written does not hold up."""
+    from fathom.report.page import write_report
+
+    failed = None
+    try:
+        write_report(result, settings.report)
+    except FathomError as error:
+        failed = error
     if as_json:
-        typer.echo(json.dumps(result.to_json()))
+        typer.echo(json.dumps(result.to_json(), allow_nan=False))
     else:
-        typer.echo("\n".join(result.lines(settings.report.name)))
+        typer.echo("\n".join(result.lines("" if failed else settings.report.name)))
+    if failed:
+        complain(str(failed))
+        raise typer.Exit(FAILED)
     if budget.stop.is_set():
+        complain("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)
