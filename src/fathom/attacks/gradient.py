@@ -18,6 +18,9 @@ from fathom.core.problem import Problem
 from fathom.core.region import Projectable
 from fathom.core.solver import Hints, Observer, Solver, ignore
 
+FULL = 256
+"""Descents that cost hardly more than one, for a network so small that calling it is what takes the time."""
+
 
 @final
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Gradient(Solver):
 
     Requires: a captured network, and a margin with a gradient: a spec, or an overseer in torch operations.
     Returns: for each set the best point found, confirmed. `lower` stays -inf: an attack proves nothing.
-    Method: per round and set one starting point (given points first, then the middle, random points, the best so far); from
+    Method: per round and set one starting point (given points first, then the middle, random points, near the best so far); from
         there one short descent of the nearest clause and some of the next ones, in turn. Sets that are broken drop out at once.
         The step goes along the region's own linear minimisation oracle, and halves where it stalls. Signs and rankings of
         differences are all that is used, so the scale of the outputs changes nothing.
@@ -39,7 +42,7 @@ class Gradient(Solver):
     """
 
     seed: int = 0
-    restarts: int = 10  # starting points of each set
+    restarts: int = 10  # starting points of each set, at least: a batch of few sets is filled up with more
     steps: int = 30  # of each descent
     nearest: int = 3  # clauses attacked from each starting point
 
@@ -47,13 +50,14 @@ class Gradient(Solver):
         board = Board(problem, budget, hints, observe)
         objective = Objective.of(problem)
         generator = torch.Generator().manual_seed(self.seed)
-        width = _width(problem, objective, budget)
+        width, aims = _width(problem, objective, budget), min(self.nearest, objective.clause_count)
         self._look(board, objective)
-        rounds, done = board.given.shape[1] + self.restarts, 0
+        spare = min(width, FULL) // max(len(board.going()) * aims, 1)
+        rounds, done = board.given.shape[1] + max(self.restarts, spare), 0
         while done < rounds and len(sets := board.going()):
-            # The first round alone breaks what is easy; then as many rounds at once as fill a batch.
-            at_once = 1 if done == 0 else max(1, min(width // (len(sets) * self.nearest), rounds - done))
-            for part in torch.split(sets, max(1, width // (at_once * self.nearest))):
+            # The first round alone breaks what is easy; then as many rounds at once as fill a batch, in at least four stages.
+            at_once = 1 if done == 0 else max(1, min(width // (len(sets) * aims), rounds // 4, rounds - done))
+            for part in torch.split(sets, max(1, width // (at_once * aims))):
                 self._attack(board, objective, part, range(done, done + at_once), generator)
             done += at_once
         return board.finish()
@@ -80,7 +84,8 @@ class Gradient(Solver):
             rows = objective.rows(x, owner)
             board.note(owner, x, objective.margin(rows, owner))
             target, origin = self._targets(objective.clauses(rows, owner), turn)
-        size = torch.where(turn % 2 == 0, 2.0, 0.5)[origin]
+        near = (turn < board.given.shape[1]) | ((turn - board.given.shape[1]) % 3 == 2)  # to a point worth refining
+        size = torch.where(near, 0.2, torch.where(turn % 2 == 0, 2.0, 0.5))[origin]
         searches = Descents.start(problem, owner[origin], target, x[origin], size)
         left = descend_all(objective, searches, self.steps, lambda s: board.keep(s.owner, s.at_margin, s.margin), generator)
         board.note(left.owner, left.at_margin, left.margin)
@@ -109,7 +114,8 @@ def _start(board: Board, objective: Objective, sets: Tensor, turn: int, generato
     elif turn == board.given.shape[1] and isinstance(region, Projectable):
         x = region.box().middle
     elif (turn - board.given.shape[1]) % 3 == 2:
-        x = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
+        best = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
+        x = best + 0.3 * torch.rand(len(x), 1, generator=generator, dtype=x.dtype) * (x - best)
     x = x.to(dtype)
     return region.project(x) if isinstance(region, Projectable) else x
 

@@ -41,6 +41,13 @@ class Objective:
         spec = None if problem.spec is None else map_tensors(problem.spec, floats_to(problem.program.dtype))
         return Objective(problem.network.freeze(problem.program.dtype), spec, problem.overseer)
 
+    @property
+    def clause_count(self) -> int:
+        """C, at least 1: how many clauses a set has at most."""
+        if self.spec is None or not self.spec.clause.numel():
+            return 1
+        return max(int(self.spec.clause.max()) + 1, 1)
+
     def rows(self, x: Tensor, owner: Tensor) -> Tensor:
         """Row values [L, R] at x [L, d]; differentiable."""
         y = self.network(x)
@@ -58,9 +65,8 @@ class Objective:
         if self.spec is None:
             return rows
         clause = self.spec.clause[self.spec.of[owner]]
-        count = int(self.spec.clause.max()) + 1 if self.spec.clause.numel() else 0
         rows = torch.where(clause >= 0, rows, -torch.inf)
-        top = rows.new_full((len(rows), count), -torch.inf).scatter_reduce(1, clause.clamp(min=0), rows, "amax")
+        top = rows.new_full((len(rows), self.clause_count), -torch.inf).scatter_reduce(1, clause.clamp(min=0), rows, "amax")
         return torch.where(top == -torch.inf, torch.inf, top)
 
     def members(self, owner: Tensor, target: Tensor) -> Tensor:
