@@ -111,13 +111,21 @@ class Spec:
 
     def clauses(self, values: Tensor) -> Tensor:
         """The value [n, C] of every clause, the greatest of its row values [n, R]; +inf where a set has no such clause."""
+        present, place = self._clauses()
+        top = values.new_full((len(values), present.shape[1] + 1), -torch.inf).scatter_reduce(1, place, values, "amax")[:, :-1]
+        # Present or not is asked of the rows, never of their values: a row known only to be at least -inf is no absent one.
+        return torch.where(present, top, top.new_tensor(torch.inf))
+
+    def has(self) -> Tensor:
+        """[n, C] whether a set has clause c."""
+        return self._clauses()[0]
+
+    def _clauses(self) -> tuple[Tensor, Tensor]:
+        """`has`, and [n, R] the clause of each row, with C for padding: a place of its own, where it can overwrite nothing."""
         clause = self.clause[self.of]
         count = max(int(self.clause.max()) + 1 if self.clause.numel() else 0, 1)
-        place = torch.where(clause >= 0, clause, count)  # padding has a place of its own, cut off at the end
-        # Present or not is asked of the rows, never of their values: a row known only to be at least -inf is no absent one.
-        present = torch.zeros(len(values), count + 1, dtype=torch.bool).scatter(1, place, value=True)[:, :count]
-        top = values.new_full((len(values), count + 1), -torch.inf).scatter_reduce(1, place, values, "amax")[:, :count]
-        return torch.where(present, top, top.new_tensor(torch.inf))
+        place = torch.where(clause >= 0, clause, count)
+        return torch.zeros(len(place), count + 1, dtype=torch.bool).scatter(1, place, value=True)[:, :-1], place
 
     def margin(self, y: Tensor) -> Tensor:
         """Margins [n] at outputs y [n, m]; differentiable, with the rounding of plain evaluation."""

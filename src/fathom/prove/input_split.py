@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import Reach
-from fathom.bounds.intermediate import bends, tighten
+from fathom.bounds.intermediate import bends, tighten, unstable
 from fathom.bounds.margins import Margins, bound_margins, with_offsets
 from fathom.core.box import Box
 from fathom.core.network import Network
@@ -19,8 +19,10 @@ from fathom.core.problem import Problem
 from fathom.core.rounding import up
 from fathom.core.spec import Spec
 from fathom.core.value import join, take
+from fathom.prove.work import batch
 from fathom.regions.box import BoxRegion
 
+MOST_BOXES = 1024  # at once
 HIDDEN_SLOPE = 0.1  # of the steepest input's; without it a search on ACAS Xu needs up to ten times the boxes
 LEAST = torch.finfo(torch.float64).tiny
 """The lower bound of a margin that is only known to be positive."""
@@ -61,13 +63,15 @@ class InputTree:
         self.bending = tuple(sorted(i for i in bends(self.network) if i))
         self.memory = memory
         self.clip = clip
-        widest = max(torch.Size(node.shape).numel() for node in self.network.nodes)
-        self.batch = max(16, min(1024, memory // (widest * widest * 8 * 16)))
+        self.batch = MOST_BOXES
         self.reach: Reach | None = None
 
     def root(self, sets: Tensor) -> Boxes:
         box = self.problem.region.box()
-        _, self.reach = tighten(self.network, self.problem.region, memory=self.memory)
+        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory)
+        # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
+        rows = {i: unstable(boxes[i], kinks).flatten(1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
+        self.batch = batch(self.network, rows, self.memory, MOST_BOXES)
         return self._bound(sets, box.take(sets), None)
 
     def split(self, leaves: Boxes) -> tuple[Boxes, Boxes]:
@@ -119,9 +123,9 @@ def decisive_row(spec: Spec, rows: Tensor) -> Tensor:
 def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
     """Cut off what the rows' own linear bounds show to be safe.
 
-    In a catastrophe every row of some clause is <= 0. A row whose linear bound has slope a and is at least v <= 0 on the *box* can be
-    so only within -v / |a_j| of the end of input j where the bound is least. (On a ball it need not be least at that end: the v of
-    a region inside the box would cut off too much.)
+    In a catastrophe every row of some clause is <= 0. A row whose linear bound has slope a and is at least v <= 0 on the *box*
+    can be so only within -v / |a_j| of the end of input j where the bound is least. (On a ball it need not be least at that end:
+    the v of a region inside the box would cut off too much.)
 
     Returns:
         The hull over clauses of the intersection over rows; and [n] whether nothing is left, so that the whole box is safe (and
@@ -135,14 +139,14 @@ def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
     lower, upper = box.lower[:, None], box.upper[:, None]
     high = torch.where((a > 0) & ~whole, torch.minimum(upper, up(lower + reach)), upper.expand_as(a))
     low = torch.where((a < 0) & ~whole, torch.maximum(lower, -up(reach - upper)), lower.expand_as(a))
-    clauses = max(int(spec.clause.max()) + 1, 1)
+    has = spec.has()
     hull_low = torch.full_like(box.lower, torch.inf)
     hull_high = torch.full_like(box.upper, -torch.inf)
-    for c in range(clauses):
+    for c in range(has.shape[1]):
         mine = (clause == c)[:, :, None]
         left = torch.where(mine, low, box.lower[:, None]).amax(1)
         right = torch.where(mine, high, box.upper[:, None]).amin(1)
-        safe = ((clause == c) & (rows > 0)).any(1) | ~mine.any(1)[:, 0] | (left > right).any(1)
+        safe = ((clause == c) & (rows > 0)).any(1) | ~has[:, c] | (left > right).any(1)
         hull_low = torch.where(safe[:, None], hull_low, torch.minimum(hull_low, left))
         hull_high = torch.where(safe[:, None], hull_high, torch.maximum(hull_high, right))
     empty = (hull_low > hull_high).any(1)

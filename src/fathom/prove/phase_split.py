@@ -28,7 +28,9 @@ from fathom.core.rounding import down, gamma
 from fathom.core.spec import Spec
 from fathom.core.value import join, take
 from fathom.prove.exact import worst_on_leaf
+from fathom.prove.work import batch
 
+MOST_LEAVES = 256  # at once
 CANDIDATES = 4  # neurons tried before one is split
 
 
@@ -70,8 +72,9 @@ class PhaseTree:
         self.kinks = kinked(self.network)
         self.memory = memory
         self.steps, self.root_steps = steps, root_steps
-        widest = max(torch.Size(node.shape).numel() for node in self.network.nodes)
-        self.batch = max(4, min(256, memory // (widest * len(self.network.nodes) * 8 * 24)))
+        # One row for each of two children, forth and back with gradients, at every step; and all activations kept for those.
+        rows = {len(self.network.nodes) - 1: 6.0 * (steps + 1)}
+        self.batch = batch(self.network, rows, memory, MOST_LEAVES)
         self.place = torch.zeros(len(problem), dtype=torch.int64)
         self.region: Region = problem.region
         self.boxes: list[Box] = []
@@ -82,10 +85,7 @@ class PhaseTree:
         self.place[sets] = torch.arange(len(sets))
         self.region = self.problem.region.take(sets)
         self.boxes, self.reach = tighten(self.network, self.region, memory=self.memory)
-        clause = self.spec.clause[self.spec.of[sets]]
-        present = torch.zeros(len(sets), max(int(clause.max()) + 1, 1) if clause.numel() else 1, dtype=torch.bool)
-        present.scatter_(1, clause.clamp(min=0), clause >= 0)
-        which, about = present.nonzero().T
+        which, about = self.spec.take(sets).has().nonzero().T
         owner = sets[which]
         rows = (self.spec.clause[self.spec.of[owner]] == about[:, None]).to(torch.float64)
         k = len(owner)
