@@ -24,7 +24,7 @@ from fathom.core.solver import Hints, Observer
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
 ATTACK_LEAVES = 64
 OBSERVE_SECONDS = 1.0
-ROUND_SECONDS = 0.6  # what a round should take: often enough to look at the clock
+SLOW_ROUND = 4.0  # seconds, after which rounds are made smaller so that the clock is looked at in time
 
 
 class Leaves(Protocol):
@@ -69,11 +69,13 @@ class Frontier(Generic[L]):
 
     problem: Problem
     goal: Goal
+    limit: float  # leaves bounded for one set, at most
     tolerance: float
     answers: Answers  # points found so far, and what was proved before; lower bounds of this search are put in by `bracket`
     searched: Tensor  # [n] whether this search is about the set
     closed: Tensor  # [n] least bound over leaves that need no more work; +inf where there are none
     stuck: Tensor  # [n] whether a leaf was given up as too close to call
+    spent: Tensor  # [n] whether leaves were given up because the set had its share
     leaves: L
     boxes: Tensor  # [n] leaves bounded
     began: float = field(default_factory=time.monotonic)
@@ -90,8 +92,11 @@ class Frontier(Generic[L]):
         bar = self.threshold()[leaves.owner]
         done = (leaves.margin > bar) if self.goal is Goal.DECIDE else (leaves.margin >= bar)
         over = self.answers.broken[leaves.owner] & (self.goal is Goal.DECIDE)
-        self.close(leaves.owner[done | over], leaves.margin[done | over])
-        return leaves.take((~(done | over)).nonzero()[:, 0])
+        dear = (self.boxes >= self.limit)[leaves.owner] & ~done & ~over
+        self.spent[leaves.owner[dear]] = True
+        end = done | over | dear
+        self.close(leaves.owner[end], leaves.margin[end])
+        return leaves.take((~end).nonzero()[:, 0])
 
     def close(self, owner: Tensor, margin: Tensor) -> None:
         self.closed = self.closed.scatter_reduce(0, owner, margin, "amin")
@@ -101,6 +106,7 @@ class Frontier(Generic[L]):
         lower = self.closed.scatter_reduce(0, self.leaves.owner, self.leaves.margin, "amin")
         lower = torch.where(self.searched, torch.fmax(lower, self.answers.lower), self.answers.lower)
         reasons = torch.full_like(self.answers.reason, REASONS.index(reason))
+        reasons = torch.where(self.spent, REASONS.index(Reason.PASSES), reasons)
         reasons = torch.where(self.stuck, REASONS.index(Reason.TOO_CLOSE), reasons)
         share = (time.monotonic() - self.began) * self.boxes / self.boxes.sum().clamp(min=1)
         cost = Cost(share.to(torch.float64), self.answers.cost.forward, self.boxes.clone(), self.boxes.clone())
@@ -150,8 +156,9 @@ def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observ
     closed = torch.full((len(problem),), torch.inf, dtype=torch.float64)
     leaves = tree.root(searched.nonzero()[:, 0])
     counts = torch.bincount(leaves.owner, minlength=len(problem))
-    stuck = torch.zeros(len(problem), dtype=torch.bool)
-    state = Frontier(problem, budget.goal, tolerance, answers, searched, closed, stuck, leaves, counts)
+    stuck, spent = torch.zeros(2, len(problem), dtype=torch.bool)
+    limit = torch.inf if budget.passes is None else budget.passes
+    state = Frontier(problem, budget.goal, limit, tolerance, answers, searched, closed, stuck, spent, leaves, counts)
     state.consider(leaves.owner, leaves.point)
     state.leaves = state.settle(leaves)
     reason = _run(state, tree, clock, observe)
@@ -173,15 +180,14 @@ def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> 
             state.close(last.owner, last.margin)
             state.stuck[last.owner[last.margin <= 0]] = True
         state.boxes += torch.bincount(children.owner, minlength=len(state.closed))
-        clock.passes += 1
         state.consider(children.owner, children.point)
         if rounds % ATTACK_EVERY == 0:
             _attack(state)
         state.leaves = state.leaves.join(state.settle(children))
         state.leaves = state.settle(state.leaves)
         rounds += 1
-        spent = time.monotonic() - began
-        size = min(tree.batch, 2 * size) if spent < ROUND_SECONDS / 2 else max(1, size // 2) if spent > ROUND_SECONDS else size
+        slow = time.monotonic() - began > SLOW_ROUND
+        size = max(1, size // 2) if slow else min(tree.batch, 2 * size)
         if time.monotonic() - told > OBSERVE_SECONDS:
             observe(state.bracket(Reason.TIME))
             told = time.monotonic()

@@ -1,0 +1,38 @@
+"""How many leaves to bound at once: enough to keep the processor busy, few enough to look at the clock and the memory often.
+
+The number follows from the network alone, so that the same search visits the same leaves on every machine.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fathom.core.network import Network
+from fathom.core.operator import Linear
+
+ROUND = 1.5e9  # multiplications of a round: about half a second
+
+
+def products(network: Network) -> list[float]:
+    """For every node, at most how many multiplications one row takes from there back to the input."""
+    total, sums = 0.0, []
+    for node in network.nodes:
+        if isinstance(node.operator, Linear):
+            total += max(node.operator.accumulation, 1) * math.prod(node.shape)
+        sums.append(total)
+    return sums
+
+
+def batch(network: Network, rows: dict[int, float], memory: int, most: int) -> int:
+    """How many leaves fit in a round and in memory.
+
+    Args:
+        rows: per node, how many rows a leaf sends back from there.
+        memory: bytes of working tensors.
+        most: leaves, whatever they cost.
+    """
+    sums = products(network)
+    work = sum(count * sums[i] for i, count in rows.items())
+    widest = max(math.prod(node.shape) for node in network.nodes)
+    bytes_ = 8 * widest * max(1.0, *rows.values()) * 8
+    return int(max(4, min(most, ROUND / max(work, 1.0), memory / bytes_)))
