@@ -180,6 +180,7 @@ def _whole(sheet: Sheet, inputs: list[Term]) -> str:
 
 def _write(sheet: Sheet, node: Node, inputs: list[Term]) -> str:
     """The node by its writer; what that added last is named like the node."""
+    assert node.operator is not None  # only the flat input has none
     writer = WRITERS.get(type(node.operator))
     if writer is None:
         raise NotUnderstood(

@@ -100,8 +100,8 @@ class Reader:
         node, name = call.node, packet(call.node.target)
         if node.op != "call_function":
             raise call.refuse(f"{node.op} is not understood", "write the model without control flow that depends on data")
-        arguments = fx.map_arg(node.args, self.found.__getitem__)
-        keywords = fx.map_arg(node.kwargs, self.found.__getitem__)
+        arguments: Any = fx.map_arg(node.args, self.found.__getitem__)
+        keywords: Any = fx.map_arg(node.kwargs, self.found.__getitem__)
         if name.startswith(("_assert", "sym_constrain")):
             return None
         if node.target is python.getitem:

@@ -75,8 +75,7 @@ def table() -> dict[str, Importer]:
 def packet(target: Any) -> str:
     """The name of an operator: `relu` of aten.relu.default; with its namespace where that is not aten."""
     if isinstance(target, torch._ops.OpOverload):
-        name = target.name().partition(".")[0]
-        return name.removeprefix("aten::")
+        return str(target._schema.name).removeprefix("aten::")
     return str(getattr(target, "__name__", target))
 
 
