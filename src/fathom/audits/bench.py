@@ -90,6 +90,8 @@ class Bench:
             FathomError: the folder or the earlier output is not understood, or output cannot be written.
         """
         self.instances = _pairs(self.folder / "instances.csv")[: self.limit]
+        if not self.instances:
+            raise NotUnderstood(f"expected instances in {self.folder / 'instances.csv'}, got none; a row is onnx,vnnlib,timeout")
         listed = self.folder / "expected.csv"
         self.expected = {(r[0], r[1]): r[2] for r in _table(listed, 3)} if listed.exists() else {}
         earlier = {} if self.out is None else self._like(read_rows(self.out))

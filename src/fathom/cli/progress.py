@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fathom.core.problem import Problem
 
 PLAIN_SECONDS = 30.0  # between two plain lines
+WIDE = 72  # columns from which on there is room for a bar
 
 
 @contextlib.contextmanager
@@ -53,7 +54,8 @@ def watching(cases: int, stop: threading.Event) -> Iterator[Watch]:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
             text = TextColumn("{task.description}", markup=False)
-            columns = (BarColumn(bar_width=24), MofNCompleteColumn(), text, TimeElapsedColumn())
+            bar = [BarColumn(bar_width=24)] if console.width >= WIDE else []
+            columns = (*bar, MofNCompleteColumn(), text, TimeElapsedColumn())
             with Progress(*columns, console=console, transient=True) as progress:
                 yield Watch(cases, progress)
         else:
@@ -103,7 +105,8 @@ def counting(total: int) -> Iterator[Counter]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = _console()
-    columns = (BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    bar = [BarColumn(bar_width=24)] if console.width >= WIDE else []
+    columns = (*bar, MofNCompleteColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     # Lines for standard output pass above the bar where both are on one terminal, and are left alone elsewhere.
     shared = sys.stdout.isatty()
     progress = Progress(*columns, console=console, transient=True, redirect_stdout=shared, disable=not console.is_interactive)

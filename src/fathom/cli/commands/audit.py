@@ -127,7 +127,14 @@ def audit(
     }
     settings = _settings(model, given)
     _require_outputs(settings)
-    _print(*_run(settings, _prepare(settings, anyway=anyway)), settings, as_json=as_json)
+    try:
+        result, budget = _run(settings, _prepare(settings, anyway=anyway))
+    except KeyboardInterrupt:
+        complain(
+            f"stopped at once; what was found until then is in {settings.casebook.name}, and the same command goes on from it"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    _print(result, budget, settings, as_json=as_json)
 
 
 def _region(*, linf: float | None, l2: float | None, l1: float | None, span: tuple[float, float] | None) -> dict[str, Any]:
@@ -143,6 +150,8 @@ def _settings(model: str, given: dict[str, Any]) -> Settings:
 
     if model.endswith(".toml"):
         return read_settings(model, given, FLAGS)
+    if model.endswith((".npz", ".safetensors")):
+        raise FathomError(f"expected a model as MODEL, got {model}, which holds arrays; the order is fathom audit MODEL DATA")
     if given["data"]["path"] is None:
         raise typer.BadParameter("expected DATA behind MODEL, an .npz or .safetensors file; an audit.toml can say more")
     if given["region"]["kind"] is None:

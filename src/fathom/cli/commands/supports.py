@@ -49,12 +49,12 @@ EPILOG = "[bold]Capabilities[/bold]\n\n" + "\n".join(f"  {name}" for name in CAP
 
 @app.command(epilog=EPILOG, context_settings={"ignore_unknown_options": True, "help_option_names": ["--help", "-h"]})
 def supports(
-    capability: Annotated[list[str], typer.Argument(metavar="CAPABILITY", help="One of those below.")],
+    capability: Annotated[list[str] | None, typer.Argument(metavar="CAPABILITY", help="One of those below.")] = None,
 ) -> None:
     """Say what is supported, a line each, as the VNN-LIB standard asks."""
-    name = capability[0]
-    if len(capability) > 1 or name not in CAPABILITIES:
+    asked = capability or []
+    if len(asked) != 1 or asked[0] not in CAPABILITIES:
         known = "\n  ".join(CAPABILITIES)
-        raise typer.BadParameter(f"expected one of\n  {known}\ngot {' '.join(capability)}", param_hint="CAPABILITY")
-    answer = CAPABILITIES[name]
+        raise typer.BadParameter(f"expected one of\n  {known}\ngot {' '.join(asked) or 'none'}", param_hint="CAPABILITY")
+    answer = CAPABILITIES[asked[0]]
     typer.echo("\n".join(answer() if callable(answer) else answer))

@@ -31,7 +31,7 @@ def verify(
     ],
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", metavar="SECONDS", help="At most so long, start-up included. [dim]No limit.[/dim]"),
+        typer.Option("--timeout", metavar="SECONDS", help="At most so long, start-up included."),
     ] = None,
     serialise: Annotated[
         Path | None,
