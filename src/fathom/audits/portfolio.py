@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.attacks.gradient import Gradient
+from fathom.attacks.objective import has_gradient
 from fathom.attacks.values import Values
 from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
@@ -30,17 +31,20 @@ class Portfolio(Solver):
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
     Method: hints are replayed; a short attack on all sets; bounds; a long attack on those that stand; branch and bound on groups
-        of what is left, the least lower bound first, each group with its share of the time that remains.
+        of what is left, the least lower bound first, each group with its share of the time that remains; last, how bad the
+        broken cases get.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
     seed: int = 0
     case_seconds: float = 60.0  # of branch and bound for one case, at most
+    case_boxes: int | None = None  # sub-problems of one set, at most: unlike seconds, the same on every machine
     attack_share: float = 0.1  # of the seconds, at most, for each of the two attacks
-    long_restarts: int = 300
-    long_steps: int = 100
+    long_restarts: int = 30
+    long_steps: int = 50
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
+    worsen: bool = True  # at the end, search on from the failures that were found for worse ones
     stage: Callable[[str], None] = field(default=lambda name: None, repr=False, compare=False)  # told what comes next
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
@@ -62,12 +66,15 @@ class Portfolio(Solver):
             standing.run(long, standing.open(), attacks)
             self.stage("branch and bound")
             self._search(standing, budget, clock)
-        elif len(standing.open()):
+        if self.worsen and clock.over() is None:
+            self.stage("how bad the broken cases are")
+            standing.run(self._attack(problem), standing.answers.broken.nonzero()[:, 0], replace(attacks, goal=Goal.VALUE))
+        if not problem.provable and len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
         return standing.answers
 
     def _attack(self, problem: Problem) -> Solver:
-        return Values(seed=self.seed) if problem.network is None else Gradient(seed=self.seed)
+        return Gradient(seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
 
     def _rest(self, budget: Budget, clock: Clock) -> Budget:
         return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
@@ -92,7 +99,7 @@ class Portfolio(Solver):
             if budget.seconds is not None:
                 seconds = min(seconds, clock.remaining / (len(groups) - k))
             mine = todo[torch.isin(problem.owner[todo], group)]
-            standing.run(BranchAndBound(), mine, budget.part(seconds=seconds))
+            standing.run(BranchAndBound(), mine, budget.part(seconds=seconds, passes=self.case_boxes))
 
 
 class _Standing:
@@ -137,4 +144,4 @@ class _Standing:
 
 def quick(seed: int = 0) -> Portfolio:
     """The portfolio for a single property, on which branch and bound may take all the time there is."""
-    return Portfolio(seed=seed, case_seconds=float("inf"), bounds=(Crown(),))
+    return Portfolio(seed=seed, case_seconds=float("inf"), bounds=(Crown(),), long_restarts=300, long_steps=100, worsen=False)

@@ -152,6 +152,7 @@ class BudgetSettings:
 
     total_seconds: Annotated[float, keys.number(0, above=True)] = 60.0
     case_seconds: Annotated[float | None, keys.number(0, above=True)] = None  # on any one case; without: its share of the total
+    case_boxes: Annotated[int | None, keys.whole(1)] = None  # sub-problems of any one case; unlike seconds, alike on all machines
 
 
 @dataclass(frozen=True)
