@@ -42,7 +42,7 @@ digits.npz: examples/digits/train.py examples/digits/model.py | $(READY)
 	$(BIN)/python -m examples.digits.train
 
 audit: $(READY) digits.npz
-	$(BIN)/fathom audit examples.digits.model:trained digits.npz --linf 0.06 --range 0 1 $(AUDIT)
+	$(BIN)/fathom audit examples.digits.model:trained digits.npz --linf 0.06 --range 0 1 --seconds 150 --case-boxes 2000 $(AUDIT)
 
 test: lint
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST)

@@ -182,7 +182,7 @@ def describe(
         versions=versions(),
         casebook=casebook,
         measure="accuracy under attack" if labelled else "share of cases that hold",
-        classes=labels.classes,
+        classes=labels.classes or (tuple(map(str, range(y.shape[1]))) if labelled else ()),
         features=labels.features,
         limits=_limits(problem, casebook=casebook),
         obstacle=problem.obstacle,

@@ -42,6 +42,7 @@ FLAGS = {
     "region.range": "--range",
     "budget.total_seconds": "--seconds",
     "budget.case_seconds": "--case-seconds",
+    "budget.case_boxes": "--case-boxes",
     "casebook": "--casebook",
     "report": "--report",
     "seed": "--seed",
@@ -89,6 +90,12 @@ def audit(
         float | None,
         typer.Option("--case-seconds", metavar="S", help="Of any one case in branch and bound.", rich_help_panel=SPENT),
     ] = None,
+    case_boxes: Annotated[
+        int | None,
+        typer.Option(
+            "--case-boxes", metavar="N", help="Sub-problems of any one case; alike on all machines.", rich_help_panel=SPENT
+        ),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(
@@ -120,7 +127,7 @@ def audit(
     given: dict[str, Any] = {
         "data": {"path": None if data is None else str(data), "limit": limit},
         "region": _region(linf=linf, l2=l2, l1=l1, span=span),
-        "budget": {"total_seconds": seconds, "case_seconds": case_seconds},
+        "budget": {"total_seconds": seconds, "case_seconds": case_seconds, "case_boxes": case_boxes},
         "seed": seed,
         "report": None if report is None else str(report),
         "casebook": None if casebook is None else str(casebook),
@@ -219,6 +226,7 @@ def _run(settings: Settings, prepared: _Prepared) -> tuple[AuditResult, Budget]:
         portfolio = Portfolio(
             seed=settings.seed,
             case_seconds=settings.budget.case_seconds or settings.budget.total_seconds,
+            case_boxes=settings.budget.case_boxes,
             stage=watch.stage,
         )
         result = run(
