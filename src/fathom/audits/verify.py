@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,8 +15,9 @@ from fathom.audits.portfolio import quick
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
 from fathom.capture.vnnlib import read_property, to_problem
-from fathom.core.answer import Answers, Reason, Verdict
+from fathom.core.answer import Answers, Reason, Verdict, Witnesses
 from fathom.core.budget import Budget
+from fathom.core.confirm import confirm
 from fathom.core.network import Port
 from fathom.core.problem import Problem
 from fathom.core.program import Program
@@ -73,8 +74,8 @@ class Verification:
         notes, found = [], self.answers.found
         if self.verdict == "sat" and not found.in_written[0]:
             notes.append(
-                "the witness lies in the region rounded to the model's input type, and not inside the decimals as written, "
-                "which hold no number of that type"
+                "the witness lies in the region rounded to the model's input type, and by that rounding outside the decimals as "
+                "written; no failure was found inside them"
             )
         if found.rounding_failure[0]:
             notes.append(
@@ -112,4 +113,17 @@ def verify(network: str | Path, prop: str | Path, seconds: float | None = None, 
 def solve_one(problem: Problem, budget: Budget, seed: int = 0) -> Answers:
     """The answers of a problem that is a single case."""
     with torch.random.fork_rng(devices=[]):
-        return by_case(problem, quick(seed).solve(problem, budget))
+        answers = quick(seed).solve(problem, budget)
+    return by_case(problem, replace(answers, found=inside_written(problem, answers.found)))
+
+
+def inside_written(problem: Problem, found: Witnesses) -> Witnesses:
+    """The same failures, moved from the rounded end points of the region into the decimals as written where they fail there too."""
+    if not bool((found.broken & ~found.in_written).any()):
+        return found
+    box, dtype = problem.written.box(), problem.program.dtype
+    lower, upper = box.lower.to(dtype), box.upper.to(dtype)
+    lower = torch.where(lower.to(torch.float64) < box.lower, lower.nextafter(torch.full_like(lower, torch.inf)), lower)
+    upper = torch.where(upper.to(torch.float64) > box.upper, upper.nextafter(torch.full_like(upper, -torch.inf)), upper)
+    moved = confirm(problem, torch.minimum(torch.maximum(found.x, lower), upper))
+    return moved.where(moved.broken & moved.in_written & ~found.in_written, found)

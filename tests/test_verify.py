@@ -1,0 +1,62 @@
+"""What `verify` does with a witness beside the decimals: it moves in where the network fails there too."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from fathom.audits.verify import verify
+
+
+@pytest.fixture
+def doubled(tmp_path: Path) -> Path:
+    """y = 2 x, in float32."""
+    weight = numpy_helper.from_array(np.array([[2.0]], dtype=np.float32), "w")
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "doubled",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1])],
+        [weight],
+    )
+    path = tmp_path / "doubled.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return path
+
+
+def asked(folder: Path, lower: str, upper: str, output: str) -> Path:
+    path = folder / "property.vnnlib"
+    path.write_text(
+        "(declare-const X_0 Real)(declare-const Y_0 Real)"
+        f"(assert (>= X_0 {lower}))(assert (<= X_0 {upper}))(assert {output})"
+    )
+    return path
+
+
+def test_a_witness_beyond_the_decimals_moves_inside(doubled: Path, tmp_path: Path) -> None:
+    # 0.7 is 0.699999988 in float32, but 0.6 is 0.600000024: the upper end of [0.1, 0.6] rounds to a number outside.
+    answer = verify(doubled, asked(tmp_path, "0.1", "0.6", "(>= Y_0 1.0)"), seconds=20)
+    assert answer.verdict == "sat"
+    assert answer.witness is not None
+    assert answer.answers is not None
+    assert bool(answer.answers.found.in_written[0])
+    assert 0.5 <= answer.witness[0].item() <= 0.6
+    assert not any("decimals" in note for note in answer.notes())
+
+
+def test_a_witness_that_only_rounding_allows_is_said_to_be_one(doubled: Path, tmp_path: Path) -> None:
+    # No float32 equals 0.6, so the only input of the program is beside the decimals.
+    answer = verify(doubled, asked(tmp_path, "0.6", "0.6", "(>= Y_0 1.0)"), seconds=20)
+    assert answer.verdict == "sat"
+    assert any("outside the decimals" in note for note in answer.notes())
+
+
+def test_what_fails_only_beyond_the_decimals_stays_where_it_fails(doubled: Path, tmp_path: Path) -> None:
+    # y >= 1.20000002 holds at float32(0.6) alone, which is 0.60000002384.
+    answer = verify(doubled, asked(tmp_path, "0.1", "0.6", "(>= Y_0 1.20000002)"), seconds=20)
+    assert answer.verdict == "sat"
+    assert answer.witness is not None
+    assert answer.witness[0].item() == pytest.approx(0.6000000238418579, abs=0)
+    assert any("outside the decimals" in note for note in answer.notes())
