@@ -118,7 +118,7 @@ def solve_one(problem: Problem, budget: Budget, seed: int = 0) -> Answers:
 
 
 def inside_written(problem: Problem, found: Witnesses) -> Witnesses:
-    """The same failures, moved from the rounded end points of the region into the decimals as written where they fail there too."""
+    """The same failures, moved from the rounded ends of the region into the decimals as written where they fail there too."""
     if not bool((found.broken & ~found.in_written).any()):
         return found
     box, dtype = problem.written.box(), problem.program.dtype
