@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -82,7 +82,7 @@ def write_model(path: Path, widths: Sequence[int], seed: int = 0, shape: Sequenc
     """A network of dense layers and rectifiers with random weights, as ONNX; `shape` of its input, by default [1, widths[0]]."""
     random = np.random.default_rng(seed)
     nodes, weights, value = [helper.make_node("Flatten", ["x"], ["v0"])], [], "v0"
-    for i, (before, after) in enumerate(zip(widths, widths[1:])):
+    for i, (before, after) in enumerate(itertools.pairwise(widths)):
         w = random.normal(size=(before, after)).astype(np.float32) / np.float32(np.sqrt(before))
         b = random.normal(size=after).astype(np.float32) / 4
         weights += [numpy_helper.from_array(w, f"w{i}"), numpy_helper.from_array(b, f"b{i}")]

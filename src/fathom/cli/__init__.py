@@ -37,7 +37,6 @@ app = typer.Typer(
     name="fathom",
     help="Finds, proves and explains the worst case of a neural network.",
     epilog=EPILOG,
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

@@ -14,7 +14,8 @@ class Watchdog:
 
     Reading a file of a hundred megabytes, or the first bound of a deep network, is one step that may outlast the limit by far,
     and cannot be stopped from within. So a thread ends the whole process, at once and without tidying up: a single property has
-    nothing that needs tidying. Commands that store something do not do this.
+    nothing that needs tidying. Commands that store something do not do this. (Only a C function that keeps the interpreter's lock
+    all the while could outlast it; none that runs here does for long.)
     """
 
     def __init__(self, seconds: float | None) -> None:
