@@ -537,3 +537,16 @@ def test_import_paths_and_pickles(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }.items():
         with pytest.raises(NotUnderstood, match=message):
             load_torch(source)
+
+
+def test_batch_normalisation_is_folded_where_nothing_is_to_be_trained() -> None:
+    torch.manual_seed(3)
+    module = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2))
+    module(torch.randn(50, 1, 5, 5) * 3 + 1)  # statistics that are not the initial ones
+    module.eval()
+    kept, folded = capture_module(module, (1, 5, 5)), capture_module(module, (1, 5, 5), live=False)
+    kinds = [{type(node.operator).__name__ for node in captured.network.nodes} for captured in (kept, folded)]
+    assert "BatchScale" in kinds[0]
+    assert "BatchScale" not in kinds[1]
+    x = torch.randn(7, 25)
+    assert torch.allclose(folded.network.to(torch.float32)(x), module(x.reshape(7, 1, 5, 5)), atol=1e-5)

@@ -48,6 +48,11 @@ def fold(network: Network) -> Network:
     return _rebuilt(network, gone, made)
 
 
+def foldable(network: Network) -> bool:
+    """Whether there is a batch normalisation to fold."""
+    return any(isinstance(node.operator, BatchScale) for node in network.nodes)
+
+
 def _require_frozen(weight: Tensor) -> Tensor:
     if weight.requires_grad or (weight.is_floating_point() and weight.dtype != torch.float64):
         kind = "live parameters" if weight.requires_grad else f"weights in {weight.dtype}"

@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from torch import Tensor
 
 from fathom.capture.captured import Captured
+from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph
 from fathom.capture.onnx_model import Model, parse_model
 from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
@@ -60,7 +61,11 @@ def read_onnx(source: str | Path | bytes) -> Captured:
     runs = _observe(model, x)
     network = _build(model, runs)
     originals = {node.name: _stack(runs, node.name) for node in network.nodes if node.name in runs[0]}
-    replay(network, x, torch.cat([_stack(runs, name) for name in model.outputs], 1), originals)
+    y = torch.cat([_stack(runs, name) for name in model.outputs], 1)
+    replay(network, x, y, originals)
+    if foldable(network):
+        network = fold(network.freeze(torch.float64))
+        replay(network, x, y, {node.name: originals[node.name] for node in network.nodes if node.name in originals})
     return Captured(OnnxProgram(model.raw, network.inputs, network.outputs, model.dtype), network)
 
 

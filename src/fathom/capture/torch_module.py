@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 
 from fathom.capture.captured import Captured
+from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph, Shape
 from fathom.capture.replay import probes, replay
 from fathom.capture.torch_graph import Reader, unknown_operators
@@ -122,6 +123,9 @@ def capture_module(module: nn.Module, shape: Shapes, dtype: torch.dtype = torch.
         reader = Reader(exported.graph, _tensors(module, exported, live=live), names, graph)
         network = reader.read()
         _replay(module, exported, network, reader.names, dtype)
+        if not live and foldable(network):
+            network = fold(network.freeze(torch.float64))
+            _replay(module, exported, network, reader.names, dtype)
     return Captured(ModuleProgram(module, ports, network.outputs, dtype, describe(exported)), network)
 
 

@@ -19,12 +19,14 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
 
     Returns:
         Witnesses of n rows. A candidate outside the deployed region is no candidate. Under `real`, the margin is enclosed
-        rigorously at exactly the rounded x; the deployed margin is that of the program itself.
+        rigorously at exactly the rounded x; the deployed margin is that of the program itself. Where the region only
+        over-approximates what was asked for, no input of it is known to be one that was meant, so there are none.
     """
     x = x.detach().to(problem.program.dtype)
     outputs = sum(port.size for port in problem.program.outputs)
     found = Witnesses.none(len(problem), x.shape[1], outputs, x.dtype)
-    inside = (~torch.isnan(x).any(1) & problem.deployed.contains(x)).nonzero()[:, 0]
+    candidates = ~torch.isnan(x).any(1) & problem.deployed.contains(x)
+    inside = (candidates & problem.deployed.exact).nonzero()[:, 0]
     if not len(inside):
         return found
     here, x = problem.take(inside), x[inside]
