@@ -421,3 +421,25 @@ def test_fold_refuses_what_is_not_frozen() -> None:
     for other in (network, network.to(torch.float64), network.freeze(torch.float32)):
         with pytest.raises(FathomError, match=r"freeze\(torch.float64\)"):
             fold(other)
+
+
+def test_a_sum_behind_a_product_becomes_its_shift_and_stays_live() -> None:
+    from fathom.capture.merge import merge_bias
+
+    weight, offset = torch.nn.Parameter(torch.randn(3, 2)), torch.nn.Parameter(torch.randn(3))
+    graph = Graph([("x", (2,))])
+    product = graph.add("product", Dense(weight), graph.input("x"))
+    total = graph.add("sum", Shift(offset, -1), product)
+    network = graph.finish([("y", graph.add("relu", Relu(), total))])
+    merged = merge_bias(network)
+    x = torch.randn(5, 2)
+    assert torch.equal(merged(x), network(x))
+    assert [node.name for node in merged.nodes if isinstance(node.operator, Dense | Shift)] == ["sum"]
+    merged(x).sum().backward()
+    assert offset.grad is not None
+    # What is read elsewhere too stays as it is.
+    graph = Graph([("x", (2,))])
+    product = graph.add("product", Dense(weight), graph.input("x"))
+    total = graph.add("sum", Shift(offset), product)
+    kept = graph.finish([("a", product), ("b", total)])
+    assert len(merge_bias(kept).nodes) == len(kept.nodes)

@@ -45,7 +45,7 @@ def fold(network: Network) -> Network:
             layer, mean = chain
             gone |= {layer, mean}
             made[i] = _folded(network, layer, mean, node)
-    return _rebuilt(network, gone, made)
+    return rebuilt(network, gone, made)
 
 
 def foldable(network: Network) -> bool:
@@ -101,7 +101,8 @@ def _scaled(operator: Layer, factor: Tensor, mean: Tensor) -> Operator:
     return replace(operator, weight=weight, shift=shift * factor, roundings=operator.roundings + ROUNDINGS)
 
 
-def _rebuilt(network: Network, gone: set[int], made: dict[int, tuple[Node, ...]]) -> Network:
+def rebuilt(network: Network, gone: set[int], made: dict[int, tuple[Node, ...]]) -> Network:
+    """The network without the nodes `gone`, and with chains of new ones in the place of others; input -1 is the node before."""
     place: dict[int, int] = {}
     nodes: list[Node] = []
     for i, node in enumerate(network.nodes):

@@ -18,6 +18,7 @@ from torch import Tensor
 from fathom.capture.captured import Captured
 from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph
+from fathom.capture.merge import merge_bias
 from fathom.capture.onnx_model import Model, parse_model
 from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
 from fathom.capture.onnx_table import Array, Call, Value, described, table
@@ -59,7 +60,7 @@ def read_onnx(source: str | Path | bytes) -> Captured:
             )
     x = probes(sum(port.size for port in model.inputs), model.dtype)
     runs = _observe(model, x)
-    network = _build(model, runs)
+    network = merge_bias(_build(model, runs))
     originals = {node.name: _stack(runs, node.name) for node in network.nodes if node.name in runs[0]}
     y = torch.cat([_stack(runs, name) for name in model.outputs], 1)
     replay(network, x, y, originals)
