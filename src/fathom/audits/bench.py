@@ -230,10 +230,11 @@ def read_rows(path: Path) -> list[Row]:
             raw = file.read()
             if not raw.startswith(_header()) and not _header().startswith(raw):
                 raise ValueError(f"a file that starts with {raw[:60]!r}")
-            raw = raw[: raw.rfind(b"\n") + 1]
-            file.truncate(len(raw))
-        rows = csv.reader(io.StringIO(raw.decode("utf-8"), newline=""))
-        return [_row(cells) for cells in rows if cells != HEADER]
+            whole = raw[: raw.rfind(b"\n") + 1]
+            lines = csv.reader(io.StringIO(whole.decode("utf-8"), newline=""))
+            rows = [_row(cells) for cells in lines if cells != HEADER]
+            file.truncate(len(whole))
+        return rows
     except OSError as error:
         raise FathomError(f"expected a file to write rows to at {path}, got: {error.strerror}; name another") from error
     except (ValueError, csv.Error) as error:

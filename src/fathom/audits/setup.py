@@ -48,7 +48,11 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
         shape = settings.input_shape or (None if data is None else data.shape)
         if shape is None:
             raise FathomError("expected the shape of one input for a torch model without data, got none; set input_shape")
-        return capture_module(load_torch(str(settings.model)), shape, live=False)
+        try:
+            module = load_torch(str(settings.model))
+        except SystemExit as end:  # raised by the user's code
+            raise FathomError(f"expected {settings.model} to make a module, but it ends the process: {end!r}") from end
+        return capture_module(module, shape, live=False)
     from fathom.capture.onnx_file import read_onnx
 
     return read_onnx(settings.model)

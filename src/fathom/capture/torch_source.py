@@ -53,6 +53,8 @@ def _made(source: str) -> nn.Module:
     try:
         found = importlib.import_module(place)
     except ModuleNotFoundError as error:
+        if error.name is not None and not f"{place}.".startswith(f"{error.name}."):
+            raise NotUnderstood(f"importing {place!r} needs {error.name!r}, and there is no such module; install it") from error
         raise NotUnderstood(
             f"expected a module {place!r} to import, got none ({error}); run from the folder that holds it"
         ) from error

@@ -10,7 +10,7 @@ GRACE = 0.5  # seconds beyond the limit within which the work may still stop by 
 
 
 class Watchdog:
-    """Prints `timed-out` and ends the process, a little after the limit, unless it was called off before.
+    """A context manager: if the work inside outlasts the limit, prints `timed-out` and ends the process.
 
     Reading a file of a hundred megabytes, or the first bound of a deep network, is one step that may outlast the limit by far,
     and cannot be stopped from within. So a thread ends the whole process, at once and without tidying up: a single property has
@@ -19,15 +19,17 @@ class Watchdog:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        self._answered = threading.Lock()  # held by whoever gives the answer
+        self._answered = threading.Lock()  # held, for ever, by whoever gives the answer: the work, or the thread
         limit = math.inf if seconds is None else max(seconds, 0.0) + GRACE
         self._timer = None if limit > threading.TIMEOUT_MAX else threading.Timer(limit, self._bite)
+
+    def __enter__(self) -> None:
         if self._timer is not None:
             self._timer.daemon = True
             self._timer.start()
 
-    def call_off(self) -> None:
-        """The work has an answer. Does not return if the thread has begun to give its own."""
+    def __exit__(self, *error: object) -> None:
+        """The work has an answer or an error. Does not return if the thread has begun to give its own."""
         self._answered.acquire()
         if self._timer is not None:
             self._timer.cancel()

@@ -40,6 +40,8 @@ FLAGS = {
     "data.limit": "--limit",
     "region.radius": "--linf, --l2 or --l1",
     "region.range": "--range",
+    "region.range[0]": "LO of --range",
+    "region.range[1]": "HI of --range",
     "budget.total_seconds": "--seconds",
     "budget.case_seconds": "--case-seconds",
     "budget.case_boxes": "--case-boxes",
@@ -170,16 +172,19 @@ def _require_outputs(settings: Settings) -> None:
     """Finds out before the work whether its results can be kept.
 
     Raises:
-        FathomError: they cannot; the casebook is none, or of a later version.
+        FathomError: they cannot; the casebook is none, damaged, or of a later version, and is left as it is.
     """
     from fathom.cli.outputs import require_file
+    from fathom.cli.progress import working
 
     require_file(settings.report, "the report")
     require_file(settings.casebook, "the casebook")
     if settings.casebook.exists():
-        from fathom.casebook.store import Casebook
+        with working("checking the casebook"):
+            from fathom.casebook.store import Casebook
 
-        Casebook.open(settings.casebook).close()
+            with Casebook.open(settings.casebook) as book:
+                book.check()
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,14 +63,12 @@ def _answer(network: Path, prop: Path, left: float | None, serialise: Path | Non
     until = None if left is None else time.monotonic() + left
     if serialise is not None:
         require_folder(serialise, "the assignment")
-    watchdog = Watchdog(left)
-    with working(f"verifying {prop.name}"):
+    with Watchdog(left), working(f"verifying {prop.name}"):
         from fathom.audits.verify import verify as run
         from fathom.capture.vnnlib import Style, assignment
         from fathom.capture.vnnlib import serialise as write
 
         result = run(network, prop, None if until is None else until - time.monotonic(), seed)
-    watchdog.call_off()
     typer.echo(result.verdict)
     if result.witness is not None:
         x, y = result.witness
