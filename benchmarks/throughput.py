@@ -7,6 +7,7 @@ network of 60 inputs and three layers of 100. Figures of one run compare with ea
 """
 
 import argparse
+import itertools
 import resource
 import sys
 import time
@@ -44,7 +45,7 @@ def dense_network(sizes: list[int], seed: int) -> Network:
     generator = torch.Generator().manual_seed(seed)
     graph = Graph([("x", (sizes[0],))])
     value = graph.input("x")
-    for k, (fan_in, size) in enumerate(zip(sizes, sizes[1:])):
+    for k, (fan_in, size) in enumerate(itertools.pairwise(sizes)):
         if k:
             value = graph.add(f"relu{k}", Relu(), value)
         weight = torch.randn(size, fan_in, generator=generator) * (2 / fan_in) ** 0.5
