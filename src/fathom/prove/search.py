@@ -19,6 +19,7 @@ from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
+from fathom.core.region import Projectable
 from fathom.core.solver import Hints, Observer
 
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
@@ -139,9 +140,11 @@ class Frontier(Generic[L]):
 
 
 def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
-    """Points [k, d] as the program can be given them, in float64: rounded to its dtype, inside the box of its region."""
-    box = problem.deployed.box().take(owner)
-    return points.to(problem.program.dtype).to(torch.float64).clamp(box.lower, box.upper)
+    """Points [k, d] as the program can be given them, in float64: rounded to its dtype, inside its region where that projects."""
+    region, points = problem.deployed.take(owner), points.to(problem.program.dtype)
+    if isinstance(region, Projectable):
+        points = region.project(points[:, None])[:, 0]
+    return points.to(torch.float64)
 
 
 def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observe: Observer, tolerance: float = 1e-3) -> Answers:

@@ -34,5 +34,5 @@ def batch(network: Network, rows: dict[int, float], memory: int, most: int) -> i
     sums = products(network)
     work = sum(count * sums[i] for i, count in rows.items())
     widest = max(math.prod(node.shape) for node in network.nodes)
-    bytes_ = 8 * widest * max(1.0, *rows.values()) * 8
+    bytes_ = 8 * widest * max([1.0, *rows.values()]) * 8
     return int(max(4, min(most, ROUND / max(work, 1.0), memory / bytes_)))
