@@ -18,6 +18,7 @@ from fathom.bounds.crown import Crown
 from fathom.core.answer import Answers, Reason
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
+from fathom.core.errors import OutOfDomain
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.branch import BranchAndBound
@@ -99,7 +100,10 @@ class Portfolio(Solver):
             if budget.seconds is not None:
                 seconds = min(seconds, clock.remaining / (len(groups) - k))
             mine = todo[torch.isin(problem.owner[todo], group)]
-            standing.run(BranchAndBound(), mine, budget.part(seconds=seconds, passes=self.case_boxes))
+            try:
+                standing.run(BranchAndBound(), mine, budget.part(seconds=seconds, passes=self.case_boxes))
+            except OutOfDomain:
+                standing.answers = standing.answers.because(Reason.OUT_OF_DOMAIN, mine)
 
 
 class _Standing:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.budget import Budget, Goal
 from fathom.core.confirm import confirm
+from fathom.core.errors import OutOfDomain
 from fathom.core.network import Network
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer
@@ -41,15 +42,23 @@ def solve_in_batches(
     todo = torch.arange(len(problem))
     if hints.answers is not None and budget.goal is Goal.DECIDE:
         todo = todo[~hints.answers.decided]
+    size = batch_size(network, budget.memory)
     while len(todo):
         stop = clock.over()
         if stop is not None:
             return answers.because(stop, todo)
-        size = batch_size(network, budget.memory)
-        index, todo = todo[:size], todo[size:]
+        index, rest = todo[:size], todo[size:]
         began = time.monotonic()
         part = problem.take(index)
-        result = bound(part, network, budget)
+        try:
+            result = bound(part, network, budget)
+        except OutOfDomain:
+            if len(index) > 1:  # one set may spoil a batch: find it by halves
+                size = len(index) // 2
+            else:
+                answers, todo = answers.because(Reason.OUT_OF_DOMAIN, index), rest
+            continue
+        todo = rest
         found = confirm_best(part, network, result.candidates)
         cost = Cost.zero(len(index)).spend(time.monotonic() - began, forward=result.candidates.shape[1], backward=result.backward)
         reason = torch.full((len(index),), REASONS.index(Reason.INCOMPLETE))

@@ -6,8 +6,12 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import Witnesses
+from fathom.core.box import Box
 from fathom.core.enclosure import enclose_point
+from fathom.core.errors import OutOfDomain
+from fathom.core.network import Network
 from fathom.core.problem import Problem
+from fathom.core.spec import Spec
 
 
 def confirm(problem: Problem, x: Tensor) -> Witnesses:
@@ -31,13 +35,24 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
         return found
     here, x = problem.take(inside), x[inside]
     y = problem.program(x)
-    exact_spec = here.spec if here.exact else None
     deployed = here.overseer.margin(x.to(torch.float64), y.to(torch.float64)).to(torch.float64)
     lower, upper = torch.full_like(deployed, -torch.inf), torch.full_like(deployed, torch.inf)
-    if exact_spec is not None and here.network is not None:
-        real = exact_spec.enclose(enclose_point(here.network.freeze(torch.float64), x))
+    if here.exact and here.spec is not None and here.network is not None:
+        real = _real_margins(here.spec, here.network.freeze(torch.float64), x)
         # An enclosure that overflowed is still a judgement, "not known to fail": it must not look like the lack of one.
         lower, upper = real.lower.clamp(min=-torch.finfo(torch.float64).max), real.upper
     part = Witnesses(x, y.detach().to(torch.float64), deployed, lower, upper, here.written.contains(x))
     rows = {name: getattr(found, name).index_copy(0, inside, getattr(part, name)) for name in found.__dataclass_fields__}
     return Witnesses(**rows)
+
+
+def _real_margins(spec: Spec, network: Network, x: Tensor) -> Box:
+    """Boxes [n] that hold the real margins at x [n, d]; all numbers at points where a function of the network has no value."""
+    try:
+        return spec.enclose(enclose_point(network, x))
+    except OutOfDomain:
+        if len(x) == 1:
+            return Box(torch.full((1,), -torch.inf, dtype=torch.float64), torch.full((1,), torch.inf, dtype=torch.float64))
+        ones = torch.arange(len(x))[:, None]
+        parts = [_real_margins(spec.take(one), network, x[one]) for one in ones]
+        return Box(torch.cat([part.lower for part in parts]), torch.cat([part.upper for part in parts]))

@@ -15,3 +15,7 @@ class ReplayMismatch(FathomError):
 
 class NotCompilable(FathomError):
     """An overseer that cannot be turned into (network, spec); the problem can be attacked and not proved."""
+
+
+class OutOfDomain(FathomError):
+    """As far as bounds can tell, a function of the network may be asked for a value that it does not have, such as log of 0."""

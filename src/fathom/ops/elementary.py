@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
-from fathom.core.errors import FathomError
+from fathom.core.errors import OutOfDomain
 from fathom.core.rounding import tiny
 
 ULPS = {
@@ -38,11 +38,11 @@ def require(holds: Tensor, x: Box, what: str) -> None:
     """Refuse boxes on which a function has no finite real value.
 
     Raises:
-        FathomError: names the first box for which `holds` is false.
+        OutOfDomain: names the first box for which `holds` is false.
     """
     if not holds.all():
         at = tuple(int(i) for i in (~holds).nonzero()[0])
-        raise FathomError(
+        raise OutOfDomain(
             f"expected {what}, got values in [{x.lower[at].item()!r}, {x.upper[at].item()!r}] at position {at} of the batch; "
             f"bound a smaller region, or tighten the bounds of the layers before"
         )
