@@ -219,10 +219,9 @@ def test_a_stopped_run_has_kept_what_it_did(number: signal.Signals, code: int, s
 
 def test_a_fresh_process_answers_and_its_memory_is_measured(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
-    result = fathom("bench", source, "--isolated", "--limit", "3", "--csv", out, "--timeout", "30")
-    assert [row.verdict for row in read_rows(out)] == ["sat", "unsat", "error"]
+    result = fathom("bench", source, "--isolated", "--limit", "2", "--csv", out, "--timeout", "30")
+    assert [row.verdict for row in read_rows(out)] == ["sat", "unsat"]
     assert all(20 < row.peak_mib < 10_000 for row in read_rows(out))
-    assert "as many X as this model has" in read_rows(out)[2].note
     assert "memory of one process" in result.out
 
 

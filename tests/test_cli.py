@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,16 @@ def test_examples_in_the_help_are_commands() -> None:
             command.make_context(name, words)
             found += 1
     assert found >= 9
+
+
+def test_the_help_tells_the_settings_defaults() -> None:
+    from fathom.audits.settings import BudgetSettings, Settings
+
+    defaults = {field.name: field.default for field in fields(Settings)} | {"seconds": BudgetSettings().total_seconds}
+    helps = {parameter.name: parameter.help for name, parameter, _ in parameters() if name == "audit"}
+    for name in ("seconds", "seed", "report", "casebook"):
+        value = defaults[name]
+        assert f"{value:g} if" in helps[name] if isinstance(value, float) else f"{value} if" in helps[name], name
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["audit", "--help"], ["bench", "-h"], ["verify", "--help"]])

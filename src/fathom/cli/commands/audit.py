@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,75 +52,38 @@ FLAGS = {
 }
 """How a user of flags knows the keys of audit.toml."""
 
-ASKED, SPENT, WRITTEN = "What is asked", "What may be spent", "What is written"
+asked, spent, written = (
+    partial(typer.Option, rich_help_panel=panel) for panel in ("What is asked", "What may be spent", "What is written")
+)
+
+
+def default(value: object) -> str:
+    """How help says what an option is when it is not given; the settings have it, so that a file can say it too."""
+    return f"[dim]{value} if not given.[/dim]"
 
 
 @app.command(epilog=EPILOG)
 def audit(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="An .onnx file, package.module:factory, a .pt2 archive, or an audit.toml."),
-    ],
-    data: Annotated[
-        Path | None, typer.Argument(metavar="DATA", help="An .npz or .safetensors file with inputs x and labels y.")
-    ] = None,
-    linf: Annotated[
-        float | None,
-        typer.Option("--linf", metavar="R", help="Each input may change by at most R.", rich_help_panel=ASKED),
-    ] = None,
-    l2: Annotated[
-        float | None,
-        typer.Option("--l2", metavar="R", help="The Euclidean norm of the change is at most R.", rich_help_panel=ASKED),
-    ] = None,
-    l1: Annotated[
-        float | None, typer.Option("--l1", metavar="R", help="The sum of all changes is at most R.", rich_help_panel=ASKED)
-    ] = None,
-    span: Annotated[
-        tuple[float, float] | None,
-        typer.Option("--range", metavar="LO HI", help="Inputs stay between LO and HI.", rich_help_panel=ASKED),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", metavar="N", help="The first N cases only.", rich_help_panel=ASKED)
-    ] = None,
-    anyway: Annotated[
-        bool, typer.Option("--anyway", help="Go on, whatever the inspection of model and data says.", rich_help_panel=ASKED)
-    ] = False,
-    seconds: Annotated[
-        float | None,
-        typer.Option("--seconds", metavar="S", help="Of the whole audit. [dim]60 if not given.[/dim]", rich_help_panel=SPENT),
-    ] = None,
-    case_seconds: Annotated[
-        float | None,
-        typer.Option("--case-seconds", metavar="S", help="Of any one case in branch and bound.", rich_help_panel=SPENT),
-    ] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx, package.module:factory, a .pt2, or an audit.toml.")],
+    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="An .npz or .safetensors of inputs x and labels y.")] = None,
+    linf: Annotated[float | None, asked("--linf", metavar="R", help="Each input may change by at most R.")] = None,
+    l2: Annotated[float | None, asked("--l2", metavar="R", help="The Euclidean norm of the change is at most R.")] = None,
+    l1: Annotated[float | None, asked("--l1", metavar="R", help="The sum of all changes is at most R.")] = None,
+    span: Annotated[tuple[float, float] | None, asked("--range", metavar="LO HI", help="Inputs stay between LO and HI.")] = None,
+    limit: Annotated[int | None, asked("--limit", metavar="N", help="The first N cases only.")] = None,
+    anyway: Annotated[bool, asked("--anyway", help="Go on, whatever the inspection of model and data says.")] = False,
+    seed: Annotated[int | None, asked("--seed", metavar="K", help=f"Of all that is drawn at random. {default(0)}")] = None,
+    seconds: Annotated[float | None, spent("--seconds", metavar="S", help=f"Of the whole audit. {default(60)}")] = None,
+    case_seconds: Annotated[float | None, spent("--case-seconds", metavar="S", help="Of a case in branch and bound.")] = None,
     case_boxes: Annotated[
-        int | None,
-        typer.Option(
-            "--case-boxes", metavar="N", help="Sub-problems of any one case; alike on all machines.", rich_help_panel=SPENT
-        ),
+        int | None, spent("--case-boxes", metavar="N", help="Sub-problems of a case; alike on all machines.")
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(
-            "--seed", metavar="K", help="Of all that is drawn at random. [dim]0 if not given.[/dim]", rich_help_panel=SPENT
-        ),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option("--report", metavar="FILE", help="A page. [dim]report.html if not given.[/dim]", rich_help_panel=WRITTEN),
-    ] = None,
+    report: Annotated[Path | None, written("--report", metavar="FILE", help=f"A page. {default('report.html')}")] = None,
     casebook: Annotated[
         Path | None,
-        typer.Option(
-            "--casebook",
-            metavar="FILE",
-            help="All that is found, for the next audit. [dim]casebook.db if not given.[/dim]",
-            rich_help_panel=WRITTEN,
-        ),
+        written("--casebook", metavar="FILE", help=f"All that is found, for the next audit. {default('casebook.db')}"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="On standard output: the result as JSON, for programs.", rich_help_panel=WRITTEN)
-    ] = False,
+    as_json: Annotated[bool, written("--json", help="On standard output: the result as JSON, for programs.")] = False,
 ) -> None:
     """Bracket the worst case of a model on every case of a data set: what certainly holds, and what certainly fails.
 
@@ -139,9 +103,7 @@ def audit(
     try:
         result, budget = _run(settings, _prepare(settings, anyway=anyway))
     except KeyboardInterrupt:
-        complain(
-            f"stopped at once; what was found until then is in {settings.casebook.name}, and the same command goes on from it"
-        )
+        complain(f"stopped at once; what was found is in {settings.casebook.name}, and the same command goes on from it")
         raise typer.Exit(INTERRUPTED) from None
     _print(result, budget, settings, as_json=as_json)
 
