@@ -188,12 +188,12 @@ def clear(posed: Posed, by: float) -> Tensor:
 @pytest.mark.parametrize("strict", [False, True], ids=["closed", "strict"])
 def test_no_verdict_is_wrong(solver: Solver, split: None, d: int, *, strict: bool) -> None:
     must, did = 0, 0
-    for seed in range(8):
+    for seed in range(6):
         case = posed(seed + 100 * d, n=51, d=d, depth=1 + seed % 3, strict=strict)
-        answers = solver.solve(case.problem, Budget(passes=300))
+        answers = solver.solve(case.problem, Budget(passes=150))
         check(case, answers)
         must, did = must + int(clear(case, 0.02).sum()), did + int(answers.decided[clear(case, 0.02)].sum())
-    assert did >= 0.98 * must, f"{did} of {must} decided"
+    assert did >= 0.93 * must, f"{did} of {must} decided"
 
 
 @every
@@ -499,7 +499,7 @@ def test_mixed_integer_programs_agree(solver: Solver, split: None, seed: int) ->
         )
     at = torch.tensor([0.2, -0.2, 0.01, -0.01, 1e-5, -1e-5], dtype=torch.float64)[torch.arange(n) % 6]
     spec = replace(spec, offsets=spec.offsets + (at - worst)[:, None])
-    answers = solver.solve(problem_of(network, region, LinearRules(spec)), Budget(passes=3000))
+    answers = solver.solve(problem_of(network, region, LinearRules(spec)), Budget(passes=600))
     slack = 2e-6
     assert not (answers.proved & (at < -slack)).any() and not (answers.broken & (at > slack)).any()
     assert (answers.lower <= at + slack).all() and (answers.upper >= at - slack).all()

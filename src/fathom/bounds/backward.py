@@ -28,6 +28,7 @@ from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
 from fathom.core.rounding import down, gamma, tiny
+from fathom.core.value import flat
 
 ELEMENTWISE = 4  # roundings of one coefficient in a nonlinear step: product, sum of two signs, and one to spare
 
@@ -186,8 +187,8 @@ def _priced(step: _Step, split: Split, kink: float | None, values: Sequence[Tens
     assert kink is not None
     price = (split.sign * split.multiplier)[:, None]
     part, lost = _joined(step.parts[0], -price, values[0])
-    shift = kink * price.flatten(2).sum(2)
-    moved = abs(kink) * price.detach().abs().flatten(2).sum(2)
+    shift = kink * flat(price, 2).sum(2)
+    moved = abs(kink) * flat(price.detach().abs(), 2).sum(2)
     lost = lost + gamma(math.prod(price.shape[2:]) + 4, part.dtype) * moved
     return _Step((part,), step.shift + shift, step.moved + moved, step.lost + lost)
 
@@ -201,15 +202,15 @@ def _joined(a: Tensor, part: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
 
 def _underflow(a: Tensor, values: Sequence[Tensor]) -> Tensor:
     """At most what underflows in the coefficients of a step can lose, however much the values magnify them."""
-    return tiny(a.dtype) * torch.stack([value.flatten(1).sum(1) for value in values]).sum(0)[:, None]
+    return tiny(a.dtype) * torch.stack([flat(value, 1).sum(1) for value in values]).sum(0)[:, None]
 
 
 def _dot(a: Tensor, v: Tensor) -> Tensor:
     """[n, rows] sums of a [n, rows, *shape] times v, which is [n or 1, *shape] or [n or 1, 1 or rows, *shape]."""
     if v.ndim == a.ndim:
         if v.shape[1] > 1:
-            return (a * v).flatten(2).sum(2)
+            return flat(a * v, 2).sum(2)
         v = v[:, 0]
     if len(v) == 1:
-        return a.flatten(2) @ v.flatten()
-    return torch.matmul(a.flatten(2), v.flatten(1).unsqueeze(2)).squeeze(2)
+        return flat(a, 2) @ v.flatten()
+    return torch.matmul(flat(a, 2), flat(v, 1).unsqueeze(2)).squeeze(2)

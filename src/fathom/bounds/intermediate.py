@@ -19,6 +19,7 @@ from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
 from fathom.core.rounding import down
+from fathom.core.value import flat
 from fathom.ops.dense import Dense
 
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
@@ -88,12 +89,12 @@ def _by_backward(
 ) -> Box:
     """The box of node `at`, with its unstable elements bounded by the backward pass."""
     box = boxes[at]
-    mask = unstable(box, kinks).flatten(1)
+    mask = flat(unstable(box, kinks), 1)
     most = int(mask.sum(1).max()) if len(mask) else 0
     if most == 0:
         return box
     shape = box.lower.shape[1:]
-    lower, upper = box.lower.flatten(1), box.upper.flatten(1)
+    lower, upper = flat(box.lower, 1), flat(box.upper, 1)
     # The unstable elements first; sets with fewer are padded with stable ones, which does no harm.
     index = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
     widest = max(math.prod(node.shape) for node in network.nodes[: at + 1])

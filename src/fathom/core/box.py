@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.rounding import up
+from fathom.core.value import flat
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,8 +65,8 @@ class Box:
 
     def contains(self, x: Tensor) -> Tensor:
         """[n] whether each x[i] lies in box i, ends included; NaN lies nowhere."""
-        return ((self.lower <= x) & (x <= self.upper)).flatten(1).all(1)
+        return flat((self.lower <= x) & (x <= self.upper), 1).all(1)
 
     def empty(self) -> Tensor:
         """[n] whether box i holds nothing."""
-        return (self.lower > self.upper).flatten(1).any(1)
+        return flat(self.lower > self.upper, 1).any(1)

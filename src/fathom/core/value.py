@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import hashlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -51,6 +52,11 @@ def join(value: T, other: T) -> T:
         fields = {f.name: join(getattr(value, f.name), getattr(other, f.name)) for f in dataclasses.fields(value) if f.init}
         return dataclasses.replace(value, **fields)
     return value
+
+
+def flat(t: Tensor, start: int) -> Tensor:
+    """`t` with its axes from `start` on made one; of length 1 where there are none, as in the value of a scalar node."""
+    return t.reshape(*t.shape[:start], math.prod(t.shape[start:]))
 
 
 def floats_to(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:

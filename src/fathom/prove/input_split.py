@@ -18,7 +18,7 @@ from fathom.core.network import Network
 from fathom.core.problem import Problem
 from fathom.core.rounding import up
 from fathom.core.spec import Spec
-from fathom.core.value import join, take
+from fathom.core.value import flat, join, take
 from fathom.prove.work import batch
 from fathom.regions.box import BoxRegion
 
@@ -70,7 +70,7 @@ class InputTree:
         box = self.problem.region.box()
         boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory)
         # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
-        rows = {i: unstable(boxes[i], kinks).flatten(1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
+        rows = {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
         self.batch = batch(self.network, rows, self.memory, MOST_BOXES)
         return self._bound(sets, box.take(sets), None)
 

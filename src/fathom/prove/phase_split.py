@@ -26,7 +26,7 @@ from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.rounding import down, gamma
 from fathom.core.spec import Spec
-from fathom.core.value import join, take
+from fathom.core.value import flat, join, take
 from fathom.prove.exact import worst_on_leaf
 from fathom.prove.work import batch
 
@@ -108,7 +108,7 @@ class PhaseTree:
         """Both phases of one open neuron of each leaf; leaves without open neurons are answered exactly."""
         opened = torch.zeros(len(leaves), dtype=torch.bool)
         for i in self.kinks:
-            opened |= self._open(leaves, i).flatten(1).any(1)
+            opened |= flat(self._open(leaves, i), 1).any(1)
         exact = self._exact(leaves.take((~opened).nonzero()[:, 0]))
         ready = leaves.take(opened.nonzero()[:, 0])
         if not len(ready):
@@ -130,7 +130,7 @@ class PhaseTree:
             sign, box = leaves.sign[i], boxes[j]
             lower = torch.where(sign > 0, box.lower.clamp(min=kink), box.lower)
             upper = torch.where(sign < 0, box.upper.clamp(max=kink), box.upper)
-            empty |= (lower > upper).flatten(1).any(1)
+            empty |= flat(lower > upper, 1).any(1)
             # An empty leaf keeps a box that is one, so that its arithmetic stays finite.
             boxes[j] = Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
         return boxes, empty
@@ -158,7 +158,7 @@ class PhaseTree:
         offset = (share * (self.spec.offsets[spec] - self.spec.blur[spec])).sum(1)
         with torch.no_grad():
             size = (share * (self.spec.offsets[spec].abs() + self.spec.blur[spec])).sum(1)
-            output = self.reach.take(which).value[end].flatten(1)
+            output = flat(self.reach.take(which).value[end], 1)
             size = size + ((share[:, :, None] * self.spec.rows[spec].abs()).sum(1) * output).sum(1)
             loss = gamma(share.shape[1] + 8, torch.float64) * size
         return down(down(values[:, 0] + offset) - loss), points[:, 0], bound
@@ -216,7 +216,7 @@ class PhaseTree:
 
     def _branch(self, leaves: Phases) -> Tensor:
         """[k] the neuron to split, by its place among all: of the best by score, the one whose worse child is best bounded."""
-        flat = torch.cat([leaves.score[i].flatten(1) for i in self.kinks], 1)
+        flat = torch.cat([flat(leaves.score[i], 1) for i in self.kinks], 1)
         top = flat.topk(min(CANDIDATES, flat.shape[1]), dim=1)
         k, c = top.indices.shape
         if c == 1:
@@ -241,7 +241,7 @@ class PhaseTree:
         children = leaves.take(twice)
         start = 0
         for i in self.kinks:
-            sign = children.sign[i].flatten(1)
+            sign = flat(children.sign[i], 1)
             here = (neuron >= start) & (neuron < start + sign.shape[1])
             at = here.nonzero()[:, 0]
             sign[at, neuron[at] - start] = -1
