@@ -1,7 +1,6 @@
 """The project's habits: what must hold of the files themselves."""
 
 import ast
-import importlib.util
 import re
 import subprocess
 import tomllib
@@ -213,26 +212,3 @@ def test_the_texts_name_only_targets_that_make_has() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = {name for path in tracked() if path.suffix == ".md" for name in re.findall(r"`make ([a-z]+)", path.read_text())}
     assert named - targets == set()
-
-
-@pytest.mark.skipif(importlib.util.find_spec("fathom.cli") is None, reason="there is no command line yet")
-def test_every_command_and_option_is_documented() -> None:
-    """An undocumented command fails here: README.md and docs/ must name `fathom COMMAND` and each of its long options."""
-    import click
-    from typer.main import get_command
-
-    from fathom.cli import app, commands
-
-    commands.load()
-    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    text = "\n".join(path.read_text() for path in documents)
-    group = get_command(app)
-    found = getattr(group, "commands", {})
-    assert found
-    missing = []
-    for name, command in found.items():
-        if not re.search(rf"\bfathom {name}\b", text):
-            missing.append(f"fathom {name}")
-        options = [word for parameter in command.params if isinstance(parameter, click.Option) for word in parameter.opts]
-        missing += [f"fathom {name} {word}" for word in options if word.startswith("--") and word not in text]
-    assert missing == []

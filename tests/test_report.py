@@ -176,7 +176,7 @@ class TestResult:
         settled = only(digits, ~digits.unknown)
         assert "exactly" not in digits.share_words
         third = exactly(121, 58, 0, 4)
-        assert third.share_words == "between 66.1 % and 66.2 %"  # 121 / 183
+        assert third.share_words == "exactly 121 of 183, 66.1 %"
         assert settled.share[0] == settled.share[1]
 
     def test_json_is_plain_and_exact(self, result: AuditResult) -> None:

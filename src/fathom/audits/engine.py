@@ -165,7 +165,7 @@ def describe(
     return AuditResult(
         title=labels.title or "model",
         region=str(problem.written),
-        overseer="misclassified" if labelled else str(problem.overseer),
+        overseer=str(problem.overseer),
         inputs=problem.program.inputs,
         outputs=problem.program.outputs,
         program=problem.program.digest,

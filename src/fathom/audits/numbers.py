@@ -31,6 +31,11 @@ def percent_at_most(part: int, whole: int) -> str:
     return _tenths(-(-1000 * part // whole))
 
 
+def percent_near(part: int, whole: int) -> str:
+    """part / whole in per cent, rounded to the nearest tenth."""
+    return _tenths((2000 * part + whole) // (2 * whole))
+
+
 def _tenths(tenths: int) -> str:
     return f"{tenths // 10}.{tenths % 10} %"
 

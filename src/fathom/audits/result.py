@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most
+from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
 from fathom.core.answer import Answers
 from fathom.core.network import Port
 
@@ -130,10 +130,10 @@ class AuditResult:
 
     @property
     def share_words(self) -> str:
-        """The bracket in words, rounded outward: "between 60.5 % and 69.0 %"."""
+        """The bracket in words, rounded outward: "between 60.5 % and 69.0 %"; as a fraction too where nothing is left open."""
         least, most = self.counts.holding
-        if least == most and 1000 * least % len(self) == 0:
-            return f"exactly {percent_at_least(least, len(self))}"
+        if least == most:
+            return f"exactly {least} of {len(self)}, {percent_near(least, len(self))}"
         return f"between {percent_at_least(least, len(self))} and {percent_at_most(most, len(self))}"
 
     @property

@@ -37,6 +37,9 @@ class PythonOverseer(Overseer):
         if not self.name:
             object.__setattr__(self, "name", _name(self.function))
 
+    def __str__(self) -> str:
+        return self.name
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         """What the function says.
 

@@ -70,6 +70,9 @@ class LinearRules(Overseer):
         spec = Spec.make(matrix[None], constants[None], numbers[None], of, stricts[None])
         return LinearRules(spec, severity=severity)
 
+    def __str__(self) -> str:
+        return f"one of {len(torch.unique(self.spec.clause[self.spec.clause >= 0]))} rules holds"
+
     def take(self, index: Tensor) -> Self:
         """The judges of the sets at `index`, with only the rows that they need: a judge's digest is of its own rows."""
         kept, of = torch.unique(self.spec.of[index], return_inverse=True)

@@ -31,6 +31,9 @@ class Misclassification(Overseer):
     def __post_init__(self) -> None:
         check_classes("label", self.label, self.classes, self.names)
 
+    def __str__(self) -> str:
+        return "misclassified"
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         """One subtraction, so its sign is exact in any floating-point type."""
         check_outputs(y.shape[1], self.classes)

@@ -31,6 +31,9 @@ class Targeted(Overseer):
     def __post_init__(self) -> None:
         check_classes("target", self.target, self.classes, self.names)
 
+    def __str__(self) -> str:
+        return "read as the target"
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         """One subtraction, so its sign is exact in any floating-point type."""
         check_outputs(y.shape[1], self.classes)
