@@ -13,7 +13,7 @@ from fathom.bounds.intermediate import tighten
 from fathom.bounds.margins import Margins, bound_margins
 from fathom.core.answer import Answers
 from fathom.core.box import Box
-from fathom.core.budget import Budget
+from fathom.core.budget import Budget, Clock
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
@@ -39,13 +39,12 @@ class AlphaCrown(Solver):
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         return solve_in_batches(problem, budget, hints, observe, self._bound)
 
-    def _bound(self, problem: Problem, network: Network, budget: Budget) -> Bound:
-        boxes, reach = tighten(network, problem.region, memory=budget.memory // 4)
+    def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
+        boxes, reach = tighten(network, problem.region, memory=clock.budget.memory // 4, late=clock.late)
         assert problem.spec is not None
         first = bound_margins(network, problem.region, problem.spec, boxes, reach, keep=True)
         choices = initial_choices(network, boxes, first)
         rows, minimisers = first.rows.detach(), first.minimisers.detach()
-        clock = budget.start()
         ascent = Ascent([(choice, self.rate, 0.0, 1.0) for choice in choices.values()])
         while choices and ascent.time < self.steps and clock.over() is None and bool((problem.spec.combine(rows) <= 0).any()):
             now = bound_margins(network, problem.region, problem.spec, boxes, reach, choices)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
-from fathom.core.budget import Budget, Goal
+from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.errors import OutOfDomain
 from fathom.core.network import Network
@@ -30,7 +30,7 @@ class Bound:
 
 
 def solve_in_batches(
-    problem: Problem, budget: Budget, hints: Hints, observe: Observer, bound: Callable[[Problem, Network, Budget], Bound]
+    problem: Problem, budget: Budget, hints: Hints, observe: Observer, bound: Callable[[Problem, Network, Clock], Bound]
 ) -> Answers:
     """Answers for every set (for the goal `decide`, that `hints` has not decided), batch by batch, until the budget is spent."""
     clock = budget.start()
@@ -51,7 +51,7 @@ def solve_in_batches(
         began = time.monotonic()
         part = problem.take(index)
         try:
-            result = bound(part, network, budget)
+            result = bound(part, network, clock)
         except OutOfDomain:
             if len(index) > 1:  # one set may spoil a batch: find it by halves
                 size = len(index) // 2

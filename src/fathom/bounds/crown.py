@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from fathom.bounds.batches import Bound, solve_in_batches
-from fathom.bounds.intermediate import tighten
+from fathom.bounds.intermediate import never, tighten
 from fathom.bounds.margins import Margins, bound_margins
 from fathom.core.answer import Answers
-from fathom.core.budget import Budget
+from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
 from fathom.core.network import Network
 from fathom.core.problem import Problem
@@ -31,12 +32,12 @@ class Crown(Solver):
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         return solve_in_batches(problem, budget, hints, observe, self._bound)
 
-    def _bound(self, problem: Problem, network: Network, budget: Budget) -> Bound:
-        margins = crown(problem, network, budget.memory // 4)
+    def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
+        margins = crown(problem, network, clock.budget.memory // 4, clock.late)
         return Bound(margins.margin, margins.minimisers, backward=torch.full((len(problem),), 2))
 
 
-def crown(problem: Problem, network: Network, memory: int = 1 << 30) -> Margins:
+def crown(problem: Problem, network: Network, memory: int = 1 << 30, late: Callable[[], bool] = never) -> Margins:
     """CROWN margins of every set of a problem, on its network in float64: frozen, or live to train through.
 
     With `network = problem.network.to(torch.float64)` the margins are differentiable in the model's parameters, and still
@@ -47,5 +48,5 @@ def crown(problem: Problem, network: Network, memory: int = 1 << 30) -> Margins:
     """
     if problem.spec is None:
         raise FathomError(f"expected a problem that can be proved; here {problem.obstacle}")
-    boxes, reach = tighten(network, problem.region, memory=memory)
+    boxes, reach = tighten(network, problem.region, memory=memory, late=late)
     return bound_margins(network, problem.region, problem.spec, boxes, reach)

@@ -7,7 +7,7 @@ either; so the work shrinks as regions do.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -25,12 +25,18 @@ from fathom.ops.dense import Dense
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
 
 
+def never() -> bool:
+    """No limit of time."""
+    return False
+
+
 def tighten(
     network: Network,
     region: Region,
     known: Mapping[int, Box] | None = None,
     reach: Reach | None = None,
     memory: int = 1 << 30,
+    late: Callable[[], bool] = never,
 ) -> tuple[list[Box], Reach]:
     """A box [n, *shape] for the value of every node over the n sets of a region.
 
@@ -40,6 +46,7 @@ def tighten(
         known: per node, boxes that hold already, from regions that contain these; only what they leave unstable is bounded again.
         reach: the rounding account of a region that contains these; None computes it.
         memory: bytes of working tensors; the pass is cut into pieces that fit.
+        late: asked between pieces; once it says so, what is left keeps its intervals, which are loose, and sound.
 
     Returns:
         The boxes, and the rounding account.
@@ -62,7 +69,7 @@ def tighten(
         value.append(box.magnitude.detach())
         if i in bending and i:
             account = reach or Reach(tuple(value), tuple(load))
-            boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory)
+            boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
             value[i] = boxes[i].magnitude.detach()
     return boxes, reach or Reach(tuple(value), tuple(load))
 
@@ -85,7 +92,14 @@ def unstable(box: Box, kinks: Sequence[float | None]) -> Tensor:
 
 
 def _by_backward(
-    network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, kinks: Sequence[float | None], memory: int
+    network: Network,
+    region: Region,
+    boxes: list[Box],
+    reach: Reach,
+    at: int,
+    kinks: Sequence[float | None],
+    memory: int,
+    late: Callable[[], bool],
 ) -> Box:
     """The box of node `at`, with its unstable elements bounded by the backward pass."""
     box = boxes[at]
@@ -106,11 +120,15 @@ def _by_backward(
         part = region.take(owners)
         inner = [b.take(owners) for b in boxes]
         account = reach.take(owners)
-        pieces = [_extremes(network, part, inner, account, at, piece) for piece in torch.split(index[owners], count, 1)]
-        lowers.append(torch.cat([p[0] for p in pieces], 1))
-        uppers.append(torch.cat([p[1] for p in pieces], 1))
-    lower = lower.scatter(1, index, torch.maximum(lower.gather(1, index), torch.cat(lowers)))
-    upper = upper.scatter(1, index, torch.minimum(upper.gather(1, index), torch.cat(uppers)))
+        low, high = [], []
+        for piece in torch.split(index[owners], count, 1):
+            now = lower[owners].gather(1, piece), upper[owners].gather(1, piece)
+            better = now if late() else _extremes(network, part, inner, account, at, piece)
+            low.append(torch.maximum(now[0], better[0]))
+            high.append(torch.minimum(now[1], better[1]))
+        lowers.append(torch.cat(low, 1))
+        uppers.append(torch.cat(high, 1))
+    lower, upper = lower.scatter(1, index, torch.cat(lowers)), upper.scatter(1, index, torch.cat(uppers))
     return Box(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
 
 

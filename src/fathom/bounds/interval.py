@@ -8,7 +8,7 @@ import torch
 
 from fathom.bounds.batches import Bound, solve_in_batches
 from fathom.core.answer import Answers
-from fathom.core.budget import Budget
+from fathom.core.budget import Budget, Clock
 from fathom.core.enclosure import enclose
 from fathom.core.network import Network
 from fathom.core.problem import Problem
@@ -29,7 +29,7 @@ class Interval(Solver):
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         return solve_in_batches(problem, budget, hints, observe, self._bound)
 
-    def _bound(self, problem: Problem, network: Network, budget: Budget) -> Bound:
+    def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
         assert problem.spec is not None
         box = problem.region.box()
         margin = problem.spec.enclose(enclose(network, box)[-1]).lower

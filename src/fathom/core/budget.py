@@ -50,6 +50,10 @@ class Clock:
         """Seconds left; inf where there is no limit."""
         return float("inf") if self.budget.seconds is None else self.budget.seconds - self.elapsed
 
+    def late(self) -> bool:
+        """Whether to stop now."""
+        return self.over() is not None
+
     def over(self) -> Reason | None:
         """Why to stop now, or None."""
         if self.budget.stop.is_set():

@@ -37,11 +37,11 @@ class BranchAndBound(Solver):
             outputs = sum(port.size for port in problem.program.outputs)
             none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
             return none.because(Reason.NOT_PROVABLE)
-        memory = budget.memory // 4
+        memory, clock = budget.memory // 4, budget.start()
         if splits_inputs(problem):
-            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE)
+            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late)
             return search(problem, tree, budget, hints, observe, self.tolerance)
-        return search(problem, PhaseTree(problem, memory), budget, hints, observe, self.tolerance)
+        return search(problem, PhaseTree(problem, memory, late=clock.late), budget, hints, observe, self.tolerance)
 
 
 def splits_inputs(problem: Problem) -> bool:

@@ -5,13 +5,14 @@ The right search where few inputs vary: relaxations shrink with the box, so ever
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fathom.bounds.backward import Reach
-from fathom.bounds.intermediate import bends, tighten, unstable
+from fathom.bounds.intermediate import bends, never, tighten, unstable
 from fathom.bounds.margins import Margins, bound_margins, with_offsets
 from fathom.core.box import Box
 from fathom.core.network import Network
@@ -55,20 +56,22 @@ class Boxes:
 class InputTree:
     """Splitting a problem's sets along their inputs."""
 
-    def __init__(self, problem: Problem, memory: int, *, clip: bool) -> None:
+    def __init__(self, problem: Problem, memory: int, *, clip: bool, late: Callable[[], bool] = never) -> None:
+        """`late`: asked in long steps; once it says so, bounds stay as they are."""
         assert problem.network is not None and problem.spec is not None
         self.problem = problem
         self.spec: Spec = problem.spec
         self.network: Network = problem.network.freeze(torch.float64)
         self.bending = tuple(sorted(i for i in bends(self.network) if i))
         self.memory = memory
+        self.late = late
         self.clip = clip
         self.batch = MOST_BOXES
         self.reach: Reach | None = None
 
     def root(self, sets: Tensor) -> Boxes:
         box = self.problem.region.box()
-        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory)
+        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory, late=self.late)
         # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
         rows = {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
         self.batch = batch(self.network, rows, self.memory, MOST_BOXES)
@@ -97,7 +100,7 @@ class InputTree:
         spec = self.spec.take(owner)
         known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
         reach = self.reach.take(owner)
-        boxes, _ = tighten(self.network, region, known, reach, self.memory)
+        boxes, _ = tighten(self.network, region, known, reach, self.memory, self.late)
         margins = bound_margins(self.network, region, spec, boxes, reach)
         k = torch.arange(len(owner))
         row = decisive_row(spec, margins.rows)

@@ -10,7 +10,7 @@ NeurIPS 2021; De Palma et al., Improved branch and bound for neural network veri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fathom.bounds.ascent import Ascent
 from fathom.bounds.backward import LinearBound, Reach, Split, backward
-from fathom.bounds.intermediate import tighten
+from fathom.bounds.intermediate import never, tighten
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
@@ -64,13 +64,17 @@ class Phases:
 class PhaseTree:
     """Splitting the phases of a problem whose nonlinear operators all have kinks."""
 
-    def __init__(self, problem: Problem, memory: int, *, steps: int = 12, root_steps: int = 40) -> None:
+    def __init__(
+        self, problem: Problem, memory: int, *, steps: int = 12, root_steps: int = 40, late: Callable[[], bool] = never
+    ) -> None:
+        """`late`: asked in long steps; once it says so, bounds stay as they are."""
         assert problem.network is not None and problem.spec is not None
         self.problem = problem
         self.spec: Spec = problem.spec
         self.network: Network = problem.network.freeze(torch.float64)
         self.kinks = kinked(self.network)
         self.memory = memory
+        self.late = late
         self.steps, self.root_steps = steps, root_steps
         # One row for each of two children, forth and back with gradients, at every step; and all activations kept for those.
         rows = {len(self.network.nodes) - 1: 6.0 * (steps + 1)}
@@ -84,7 +88,7 @@ class PhaseTree:
         """One leaf for every clause of the sets; the inside of the network is bounded once, for all leaves to come."""
         self.place[sets] = torch.arange(len(sets))
         self.region = self.problem.region.take(sets)
-        self.boxes, self.reach = tighten(self.network, self.region, memory=self.memory)
+        self.boxes, self.reach = tighten(self.network, self.region, memory=self.memory, late=self.late)
         which, about = self.spec.take(sets).has().nonzero().T
         owner = sets[which]
         rows = (self.spec.clause[self.spec.of[owner]] == about[:, None]).to(torch.float64)
@@ -184,7 +188,7 @@ class PhaseTree:
             better = margin.detach() > best
             best = torch.where(better, margin.detach(), best)
             point = torch.where(better[:, None], points.detach(), point)
-            if step == steps or not ascent.tensors or bool((best > 0).all()):
+            if step == steps or self.late() or not ascent.tensors or bool((best > 0).all()):
                 break
             ascent.step(torch.where(best > 0, 0.0, margin).sum())
         with torch.no_grad():
