@@ -220,8 +220,8 @@ class PhaseTree:
 
     def _branch(self, leaves: Phases) -> Tensor:
         """[k] the neuron to split, by its place among all: of the best by score, the one whose worse child is best bounded."""
-        flat = torch.cat([flat(leaves.score[i], 1) for i in self.kinks], 1)
-        top = flat.topk(min(CANDIDATES, flat.shape[1]), dim=1)
+        scores = torch.cat([flat(leaves.score[i], 1) for i in self.kinks], 1)
+        top = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
         k, c = top.indices.shape
         if c == 1:
             return top.indices[:, 0]
