@@ -499,7 +499,7 @@ def test_mixed_integer_programs_agree(solver: Solver, split: None, seed: int) ->
         )
     at = torch.tensor([0.2, -0.2, 0.01, -0.01, 1e-5, -1e-5], dtype=torch.float64)[torch.arange(n) % 6]
     spec = replace(spec, offsets=spec.offsets + (at - worst)[:, None])
-    answers = solver.solve(problem_of(network, region, LinearRules(spec)), Budget(passes=600))
+    answers = solver.solve(problem_of(network, region, LinearRules(spec)), Budget(passes=6000))
     slack = 2e-6
     assert not (answers.proved & (at < -slack)).any() and not (answers.broken & (at > slack)).any()
     assert (answers.lower <= at + slack).all() and (answers.upper >= at - slack).all()
