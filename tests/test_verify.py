@@ -29,8 +29,7 @@ def doubled(tmp_path: Path) -> Path:
 def asked(folder: Path, lower: str, upper: str, output: str) -> Path:
     path = folder / "property.vnnlib"
     path.write_text(
-        "(declare-const X_0 Real)(declare-const Y_0 Real)"
-        f"(assert (>= X_0 {lower}))(assert (<= X_0 {upper}))(assert {output})"
+        f"(declare-const X_0 Real)(declare-const Y_0 Real)(assert (>= X_0 {lower}))(assert (<= X_0 {upper}))(assert {output})"
     )
     return path
 
