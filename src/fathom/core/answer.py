@@ -33,7 +33,7 @@ class Reason(enum.Enum):
 
     DECIDED = "decided"
     TIME = "the time budget ran out; give more seconds"
-    PASSES = "the budget of passes ran out; give more passes"
+    PASSES = "the budget of sub-problems or passes ran out; give more of them"
     MEMORY = "the open sub-problems outgrew the memory budget; give more memory"
     INTERRUPTED = "interrupted; run again with the same casebook to go on"
     INCOMPLETE = "this method alone cannot decide it; branch and bound may"

@@ -42,7 +42,7 @@ class Problem:
         """The problem of a captured network; compiles the overseer where that can be done.
 
         Raises:
-            FathomError: the region's size is not the network's.
+            FathomError: the region's size is not the network's, or its sets are not as many as the judges.
         """
         size = sum(port.size for port in program.inputs)
         if region.size != size:
@@ -53,6 +53,8 @@ class Problem:
             try:
                 compiled = overseer.compile(network)
                 network, spec, exact, obstacle = compiled.network, compiled.spec, compiled.exact, ""
+                if len(spec) != len(region):
+                    raise FathomError(f"expected a judge for each of the region's {len(region)} sets, got {len(spec)}")
             except NotCompilable as reason:
                 obstacle = str(reason)
         if owner is None:

@@ -84,6 +84,8 @@ def check_classes(word: str, label: Tensor, classes: int, names: tuple[str, ...]
         raise FathomError(f"expected at least 2 classes, got {classes}; judge a single score by linear rules instead")
     if names and len(names) != classes:
         raise FathomError(f"expected {classes} class names or none, got {len(names)}: {names}")
+    if not isinstance(label, Tensor):
+        raise FathomError(f"expected `{word}` as an int64 tensor [n], got a {type(label).__name__}; torch.as_tensor makes one")
     if label.ndim != 1 or label.dtype != torch.int64:
         raise FathomError(f"expected `{word}` as an int64 tensor [n], got {label.dtype} {list(label.shape)}")
     wrong = ((label < 0) | (label >= classes)).nonzero()[:, 0]

@@ -35,10 +35,16 @@ def ball_parts(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | N
     Without `clip`, the ball's own hull, which takes nothing away.
 
     Raises:
-        FathomError: a centre outside the clipping range.
+        FathomError: no batch of samples, radii of another number, or a centre outside the clipping range.
     """
+    if not isinstance(centre, Tensor) or centre.ndim < 2:
+        got = f"a tensor {list(centre.shape)}" if isinstance(centre, Tensor) else f"a {type(centre).__name__}"
+        raise FathomError(f"expected samples as a tensor [n, *shape], got {got}; see torch.as_tensor, and x[None] for one sample")
     centre = centre.detach().to(torch.float64).flatten(1)
-    radius = torch.as_tensor(radius, dtype=torch.float64).expand(len(centre))
+    radius = torch.as_tensor(radius, dtype=torch.float64)
+    if radius.shape not in ((), (1,), (len(centre),)):
+        raise FathomError(f"expected one radius, or one for each of {len(centre)} samples, got {list(radius.shape)}")
+    radius = radius.expand(len(centre))
     if clip is None:
         hull = reach(centre, radius)
         return centre, radius, hull.lower, hull.upper
