@@ -78,7 +78,7 @@ def main() -> None:
 
     commands.load()
     try:
-        app(prog_name="fathom")
+        app(obj=STARTED, prog_name="fathom")
     except FathomError as error:
         complain(str(error))
         raise SystemExit(FAILED) from None

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fathom.cli import STARTED, app, complain
+from fathom.cli import app, complain
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -25,6 +25,7 @@ timed-out: the limit was reached; more time may help.
 
 @app.command(epilog=EPILOG)
 def verify(
+    context: typer.Context,
     prop: Annotated[Path, typer.Argument(metavar="PROPERTY", help="A .vnnlib or .vnnlib.gz file.")],
     network: Annotated[
         list[str], typer.Option("--network", metavar="[NAME=]FILE", help="The .onnx or .onnx.gz file that it speaks of.")
@@ -51,7 +52,8 @@ def verify(
         raise typer.BadParameter(f"expected one network, got {len(network)}; VNN-LIB 1 speaks of one", param_hint="--network")
     if timeout is not None and not timeout >= 0:
         raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
-    left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - STARTED)
+    began = time.monotonic() if context.obj is None else context.obj  # when the process started, where the command is all it does
+    left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - began)
     _answer(_file(network[0]), prop, left, serialise, competition=competition, seed=seed)
 
 
