@@ -507,24 +507,21 @@ def test_shifts_that_cancel_leave_their_rounding(bound: Solver) -> None:
 
 def test_products_that_cancel_leave_their_rounding() -> None:
     """Regression: a bend's coefficient was charged after it had cancelled against another reader's, or against a multiplier."""
+    one = torch.ones(1, 1, dtype=torch.float64)
     for seed in range(60):
         g = torch.Generator().manual_seed(seed)
         w, slope = -torch.rand((), generator=g).double().item(), torch.rand((), generator=g).double().item() / 3
         graph = Graph([("x", (1,))])
         big = graph.add("big", Scale(torch.tensor(2.0**60)), graph.input("x"))
-        bent = graph.add("bent", LeakyRelu(slope), big)
-        scaled = graph.add("scaled", Scale(torch.tensor([w], dtype=torch.float64)), bent)
-        other = graph.add("other", Scale(torch.tensor([-(w * slope)], dtype=torch.float64)), big)
-        networks = graph.finish([("y", graph.add("y", Sum((1, 1)), scaled, other))]), graph.finish([("y", scaled)])
+        network = graph.finish([("bent", graph.add("bent", LeakyRelu(slope), big)), ("big", big)])
         x = -torch.rand(1, 1, generator=g).double() - 0.5
         region, z = BoxRegion(x, x), Fraction(x.item()) * 2**60
-        one = torch.ones(1, 1, dtype=torch.float64)
+        boxes, reach = tighten(network, region)
         price = {3: Split(-one, abs(w * slope) * one)}
-        for network, splits in zip(networks, (None, price), strict=True):
-            boxes, reach = tighten(network, region)
-            rows, end = torch.ones(1, 1, 1, dtype=torch.float64), len(network.nodes) - 1
-            bound = backward(network, boxes, reach, end, rows, None, splits)
-            paid = Fraction(w * slope) * z  # by the other reader, or to the multiplier
+        for second, splits in ((-(w * slope), None), (0.0, price)):
+            rows = torch.tensor([[[w, second]]], dtype=torch.float64)
+            bound = backward(network, boxes, reach, len(network.nodes) - 1, rows, None, splits)
+            paid = Fraction(w * slope) * z  # to the other reader, or to the multiplier
             assert Fraction(bound.minimise(region)[0].item()) <= Fraction(w) * Fraction(slope) * z - paid
 
 
@@ -543,21 +540,20 @@ def test_two_ways_to_one_product_differ_by_rounding(bound: Solver) -> None:
             ends.append(x)
         network = graph.finish([("y", graph.add("y", Sum((1, -1)), *ends))])
         x = torch.randn(4, 1, generator=g).double()
-        answers = bound.solve(
-            Problem.make(Deployed(network), network, BoxRegion(x, x), LinearRules.make([[1.0], [-1.0]], [0.0, 0.0], sets=4)),
-            Budget(),
-        )
+        problem = Problem.make(Deployed(network), network, BoxRegion(x, x), LinearRules.make([[1.0]], [0.0], sets=4))
+        answers = bound.solve(problem, Budget())
         assert (answers.lower <= 0).all() and (answers.lower > -1e-13).all()
 
 
 @every
 @pytest.mark.parametrize("order", list(itertools.permutations([1.0, 2.0**-60, -1.0])))
 def test_paths_that_cancel_leave_their_rounding(bound: Solver, order: tuple[float, ...]) -> None:
+    """One value that is three outputs: nothing but the sum of their coefficients is rounded."""
     graph = Graph([("x", (1,))])
-    ways = [graph.add(f"way{k}", Scale(torch.tensor(factor)), graph.input("x")) for k, factor in enumerate(order)]
-    network = graph.finish([("y", graph.add("y", Sum((1, 1, 1)), *ways))])
+    x = graph.input("x")
+    network = graph.finish([("a", x), ("b", x), ("c", x)])
     one = torch.ones(1, 1, dtype=torch.float64)
-    problem = Problem.make(Deployed(network), network, BoxRegion(-one, -one), LinearRules.make([[1.0]], [0.0]))
+    problem = Problem.make(Deployed(network), network, BoxRegion(-one, -one), LinearRules.make([list(order)], [0.0]))
     assert bound.solve(problem, Budget()).lower <= -(2.0**-60)
 
 
