@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -219,6 +220,11 @@ def test_another_shape_without_labels() -> None:
 def test_another_shape_that_the_model_reads_rightly_all_the_same() -> None:
     inspection = inspect(model(), data(shape=(5, 4, 3)), UNIT)
     assert inspection.accuracy == 1 and stops(inspection) == "" and "in another order" in str(inspection.findings[0])
+
+
+def test_another_shape_stops_where_few_samples_show_nothing_else() -> None:
+    few = replace(data(shape=(5, 4, 3)), x=data(shape=(5, 4, 3)).x[:6], y=np.roll(data().y, 1)[:6])
+    assert "in another order" in stops(inspect(model(), few, UNIT))
 
 
 def test_0_to_255_for_a_model_of_0_to_1() -> None:

@@ -38,15 +38,15 @@ class Crown(Solver):
 
 
 def crown(problem: Problem, network: Network, memory: int = 1 << 30, late: Callable[[], bool] = never) -> Margins:
-    """CROWN margins of every set of a problem, on its network in float64: frozen, or live to train through.
+    """CROWN margins of every set of a problem, in float64, on its network: frozen, or live to train through.
 
-    With `network = problem.network.to(torch.float64)` the margins are differentiable in the model's parameters, and still
-    rigorous.
+    With `network = problem.network` the margins are differentiable in the model's parameters, and still rigorous.
 
     Raises:
         FathomError: the problem has no spec.
     """
     if problem.spec is None:
         raise FathomError(f"expected a problem that can be proved; here {problem.obstacle}")
+    network = network.to(torch.float64)
     boxes, reach = tighten(network, problem.region, memory=memory, late=late)
     return bound_margins(network, problem.region, problem.spec, boxes, reach)

@@ -71,7 +71,8 @@ class LinearRules(Overseer):
         return LinearRules(spec, severity=severity)
 
     def __str__(self) -> str:
-        return f"one of {len(torch.unique(self.spec.clause[self.spec.clause >= 0]))} rules holds"
+        count = len(torch.unique(self.spec.clause[self.spec.clause >= 0]))
+        return "a rule holds" if count == 1 else f"one of {count} rules holds"
 
     def take(self, index: Tensor) -> Self:
         """The judges of the sets at `index`, with only the rows that they need: a judge's digest is of its own rows."""
