@@ -9,6 +9,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ def fathom(*words: object, folder: Path | None = None) -> Outcome:
         patch.setattr(sys, "argv", ["fathom", *map(str, words)])
         patch.setattr(sys, "path", list(sys.path))
         patch.setattr(cli, "keep_freed_memory", lambda: None)  # of this process, which runs other tests too
+        patch.setattr(cli, "STARTED", time.monotonic())  # this process has run for long already
         patch.setenv("COLUMNS", "200")
         if folder is not None:
             patch.chdir(folder)
