@@ -377,6 +377,18 @@ def test_rounding_failures_are_told_apart() -> None:
             assert found.broken.item() is (fails and real_fails) and found.rounding_failure.item() is (fails != real_fails)
 
 
+def test_an_output_that_is_exactly_zero_fails_where_zero_does() -> None:
+    """A rectifier that is off has an exact value, which the allowance for underflow must not blur."""
+    graph = Graph([("x", (1,))])
+    x = graph.add("off", Dense(torch.full((1, 1), 0.3), torch.tensor([-5.0])), graph.input("x"))
+    net = graph.finish([("y", graph.add("y", Relu(), x))])
+    at = torch.linspace(-1, 1, 5)[:, None]
+    closed, strict = (LinearRules.make([[1.0]], [0.0], strict=[s], sets=5) for s in (False, True))
+    found = confirm(Problem.make(Deployed(net), net, boxes(5, 1), closed), at)
+    assert found.broken.all() and (found.upper == 0).all() and (found.real_lower <= 0).all()
+    assert not confirm(Problem.make(Deployed(net), net, boxes(5, 1), strict), at).broken.any()
+
+
 @pytest.mark.parametrize("value", [NAN, INF])
 def test_outputs_that_are_no_numbers_are_no_failures(value: float) -> None:
     net = line(0.0, -1.0)

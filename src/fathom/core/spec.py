@@ -134,7 +134,8 @@ class Spec:
     def enclose(self, y: Box) -> Box:
         """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included.
 
-        Where the arithmetic overflows, nothing is known: -inf to inf.
+        Where the arithmetic overflows, nothing is known: -inf to inf. An output known exactly is judged exactly: a rectifier's 0 has
+        a margin of at most 0, and not of at most a little more.
         """
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
         middle, radius = y.middle[:, None], y.radius[:, None]
@@ -144,7 +145,12 @@ class Spec:
         reach = up(spread + blur + gamma(rows.shape[-1] + 4, centre.dtype) * size)
         lower, upper = down(centre - reach), up(centre + reach)
         lower, upper = torch.where(lower.isnan(), -torch.inf, lower), torch.where(upper.isnan(), torch.inf, upper)
-        return Box(self.combine(lower), self.combine(upper))
+        lower, upper = self.combine(lower), self.combine(upper)
+        tied = ((y.lower == y.upper).all(1) & (lower <= 0) & (upper > 0)).nonzero()[:, 0]
+        if len(tied):
+            fails = tied[self.take(tied).certain_margin(y.lower[tied].detach()) <= 0]
+            upper = upper.index_fill(0, fails, 0.0)
+        return Box(lower, upper)
 
     def certain_margin(self, y: Tensor) -> Tensor:
         """Margins [n] of concrete outputs y [n, m] whose *sign* is exactly right; never <= 0 unless the catastrophe is certain.
