@@ -134,8 +134,8 @@ class Spec:
     def enclose(self, y: Box) -> Box:
         """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included.
 
-        Where the arithmetic overflows, nothing is known: -inf to inf. An output known exactly is judged exactly: a rectifier's 0 has
-        a margin of at most 0, and not of at most a little more.
+        Where the arithmetic overflows, nothing is known: -inf to inf. An output known exactly is judged exactly: a rectifier's 0
+        has a margin of at most 0, and not of at most a little more.
         """
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
         middle, radius = y.middle[:, None], y.radius[:, None]
