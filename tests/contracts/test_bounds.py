@@ -525,6 +525,35 @@ def test_products_that_cancel_leave_their_rounding() -> None:
             assert Fraction(bound.minimise(region)[0].item()) <= Fraction(w) * Fraction(slope) * z - paid
 
 
+def test_boxes_inside_hold_the_exact_ends() -> None:
+    """Rows of the weights, started from unrounded, still pay for the shift that is added in the end."""
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        weight, shift = torch.randn(30, 3, generator=g), torch.randn(30, generator=g)
+        graph = Graph([("x", (3,))])
+        network = graph.finish([("y", graph.add("y", Sigmoid(), graph.add("z", Dense(weight, shift), graph.input("x"))))])
+        radius = 1e-9 * torch.rand(1, 3, generator=g).double()
+        boxes, _ = tighten(network.freeze(torch.float64), BoxRegion(-radius, radius))
+        z = network.index("z")
+        for row, b, low, high in zip(
+            weight.tolist(), shift.tolist(), boxes[z].lower[0].tolist(), boxes[z].upper[0].tolist(), strict=True
+        ):
+            far = sum(abs(Fraction(w)) * Fraction(r) for w, r in zip(row, radius[0].tolist(), strict=True))
+            assert Fraction(low) <= Fraction(b) - far and Fraction(b) + far <= Fraction(high)
+
+
+@every
+def test_offsets_that_were_rounded_are_taken_at_their_worst(bound: Solver) -> None:
+    network, region = made(dense), regions(0)[0]
+    for k in range(2):
+        spec = rules(k, 3, 3).spec
+        blurred = replace(spec, blur=torch.rand(spec.offsets.shape, generator=torch.Generator().manual_seed(k)).double())
+        worse = replace(spec, offsets=spec.offsets - blurred.blur)
+        lower = bound.solve(Problem.make(Deployed(network), network, region, LinearRules(blurred)), Budget()).lower
+        least = highest(Problem.make(Deployed(network), network, region, LinearRules(worse)), points_of(region, 0))
+        assert (lower <= least).all()
+
+
 @every
 def test_two_ways_to_one_product_differ_by_rounding(bound: Solver) -> None:
     """y = 0, whatever x, as the difference of the same factors in different order."""
