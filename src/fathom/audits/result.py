@@ -115,7 +115,7 @@ class AuditResult:
     @property
     def rounding_failure(self) -> Tensor:
         """[cases] whether the deployed program and the real network are not known to agree on failure at the best point."""
-        return self.answers.found.rounding_failure
+        return self.answers.rounding_failure
 
     @property
     def counts(self) -> Counts:
