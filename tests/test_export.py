@@ -244,7 +244,7 @@ def exact(value: object) -> Tensor:
 def test_a_problem_reads_back_exactly(tmp_path: Path) -> None:
     _, captured = classifier()
     given = problem(captured)
-    export(given, tmp_path / "new" / "folder")
+    given.export(tmp_path / "new" / "folder")
     text = (tmp_path / "new" / "folder" / "problem.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert found["digests"] == given.digests()

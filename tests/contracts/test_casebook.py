@@ -316,6 +316,15 @@ def test_a_rounding_failure_is_kept_apart_and_moves_no_verdict(tmp_path: Path) -
         assert [p.kind for p in book.points(case.digest)] == [Kind.ROUNDING_FAILURE]
 
 
+def test_a_failing_point_of_a_proved_set_is_a_rounding_failure(tmp_path: Path) -> None:
+    """The program fails there, and a proof says that no real network does: whether or not the real margin was judged."""
+    with Casebook.open(tmp_path / "c.db") as book:
+        recorder = book.begin(problem(2), "r")
+        recorder.record(answers([1e-10, 1e-10], [-1e-9, 1e-9], deployed=[-1e-9, -1e-9], real=False))
+        assert [case.verdict for case in book.cases()] == [Verdict.PROVED] * 2
+        assert [p.kind for case in book.cases() for p in book.points(case.digest)] == [Kind.ROUNDING_FAILURE] * 2
+
+
 def test_a_deployed_margin_is_no_bound_on_the_real_one(tmp_path: Path) -> None:
     """A run that could not enclose the real margin finds a failure; a proof of another run does not contradict it."""
     with Casebook.open(tmp_path / "c.db") as book:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.casebook.database import DAMAGED, MAX_BYTES, CasebookError
-from fathom.core.answer import Witnesses
+from fathom.core.answer import Answers
 from fathom.core.value import fingerprint
 
 
@@ -49,11 +49,11 @@ class Point:
     created: str
 
 
-def kind_of(found: Witnesses, index: int) -> Kind:
-    """What row `index` of some witnesses is."""
-    if found.broken[index]:
+def kind_of(answers: Answers, index: int) -> Kind:
+    """What the point of set `index` is; a failure on a set that is proved is the program's rounding, and no witness."""
+    if answers.broken[index]:
         return Kind.WITNESS
-    return Kind.ROUNDING_FAILURE if found.rounding_failure[index] else Kind.NEAR
+    return Kind.ROUNDING_FAILURE if answers.rounding_failure[index] else Kind.NEAR
 
 
 def rank(kind: Kind, deployed: float, real_lower: float, real_upper: float) -> tuple[int, float]:

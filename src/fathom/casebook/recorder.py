@@ -32,7 +32,7 @@ from fathom.casebook.rows import (
     timestamp,
 )
 from fathom.casebook.schema import POINTS, RUN_CASES, RUNS, SETS
-from fathom.core.answer import REASONS, Answers, ContradictionError, Reason, Witnesses
+from fathom.core.answer import REASONS, Answers, ContradictionError, Reason
 from fathom.core.problem import Problem
 from fathom.core.value import fingerprint, map_tensors
 
@@ -179,7 +179,7 @@ class Recorder:
             return
         with self._database.write() as connection:
             crossed = self._merge(connection, now, now.cost - then.cost, at)
-            self._keep_points(connection, answers.found, points.nonzero()[:, 0].tolist())
+            self._keep_points(connection, answers, points.nonzero()[:, 0].tolist())
             copy_brackets(connection, self._run, (self._digests[i] for i in at.tolist()))
         then.numbers[:, at], then.cost[:, at] = now.numbers[:, at], now.cost[:, at]
         then.broken[at], then.reason[at], then.x[at] = now.broken[at], now.reason[at], now.x[at]
@@ -210,14 +210,15 @@ class Recorder:
         execute_many(connection, *change(rows.values(), _CHANGING, SETS))
         return next((row for row in rows.values() if row["lower"] > row["upper"]), None)
 
-    def _keep_points(self, connection: Connection, found: Witnesses, indices: list[int]) -> None:
+    def _keep_points(self, connection: Connection, answers: Answers, indices: list[int]) -> None:
         """Adds the points of the sets `indices`, and lets go of the worst where there are more of a kind than are kept."""
+        found = answers.found
         columns = [POINTS.c[name] for name in ("id", "set_id", "digest", "kind", *_MARGINS)]
         sets: dict[int, dict[str, Row]] = {}
         for stored in among(connection, select(*columns), POINTS.c.set_id, (self._ids[i] for i in indices)):
             sets.setdefault(stored.set_id, {})[stored.digest] = dict(stored._mapping)
         for i in indices:
-            row: Row = {"id": None, "set_id": self._ids[i], "digest": fingerprint(found.x[i]), "kind": kind_of(found, i).value}
+            row: Row = {"id": None, "set_id": self._ids[i], "digest": fingerprint(found.x[i]), "kind": kind_of(answers, i).value}
             row |= {name: getattr(found, name)[i].item() for name in _MARGINS} | {"index": i}
             sets.setdefault(self._ids[i], {}).setdefault(row["digest"], row)
         keep: list[Row] = []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -98,3 +100,13 @@ class Problem:
             parts = [shared, *(per_set[i] for i in self.sets_of(case).tolist())]
             digests.append(hashlib.sha256("\n".join(parts).encode()).hexdigest())
         return digests
+
+    def export(self, folder: str | Path) -> None:
+        """Write `model.onnx` and `problem.json` into `folder`, for others to check; see `fathom.export`.
+
+        That function is called by name: file formats live in capture, an upper floor, of which this one knows nothing else.
+
+        Raises:
+            NotUnderstood: no network was captured, or one of its operators cannot be written.
+        """
+        importlib.import_module("fathom.capture.export").export(self, folder)

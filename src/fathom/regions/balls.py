@@ -3,17 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.errors import FathomError
+from fathom.core.region import Projectable
 from fathom.core.rounding import dot_down, down, up
 from fathom.regions.box import check_matrices, per_set
 
 End = float | Tensor
 """An end of a clipping range: one number, or a tensor that broadcasts with the flat inputs [n, d]."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ball(Projectable):
+    """|x - centre| <= radius in some norm, and lower <= x <= upper, over the real numbers. `around` makes one from samples.
+
+    Raises:
+        FathomError: parts that are no ball (see `check_ball`).
+    """
+
+    norm: ClassVar[str]  # as people write it
+    centre: Tensor  # [n, d] float64
+    radius: Tensor  # [n] float64
+    lower: Tensor  # [n, d] float64: the clipping range
+    upper: Tensor  # [n, d] float64
+
+    def __post_init__(self) -> None:
+        check_ball(self.centre, self.radius, self.lower, self.upper)
+
+    @classmethod
+    def around(cls, centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | None = None) -> Self:
+        """Balls around samples [n, *shape], of one radius or one for each [n], clipped to a range such as (0, 1).
+
+        Raises:
+            FathomError: a sample outside the range, or a radius below 0.
+        """
+        return cls(*ball_parts(centre, radius, clip))
+
+    def __str__(self) -> str:
+        return describe(self.norm, self.radius, self.lower, self.upper, reach(self.centre, self.radius))
+
+    @cached_property
+    def clip(self) -> Box:
+        """The clipping range."""
+        return Box(self.lower, self.upper)
+
+    @cached_property
+    def _hull(self) -> Box:
+        return reach(self.centre, self.radius).intersect(self.clip)
+
+    def box(self) -> Box:
+        return self._hull
 
 
 def check_ball(centre: Tensor, radius: Tensor, lower: Tensor, upper: Tensor) -> None:

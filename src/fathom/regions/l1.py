@@ -4,77 +4,33 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from fathom.core.box import Box
-from fathom.core.region import Projectable
 from fathom.core.rounding import TINY, gamma
-from fathom.regions.balls import (
-    End,
-    ball_parts,
-    check_ball,
-    describe,
-    reach,
-    root,
-    rounded_towards,
-    split_bound,
-    with_gradient,
-)
+from fathom.regions.balls import Ball, root, rounded_towards, split_bound, with_gradient
 from fathom.regions.box import clamp, inward
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class L1Ball(Projectable):
+class L1Ball(Ball):
     """|x - centre|_1 <= radius and lower <= x <= upper, over the real numbers.
 
-    `around` makes one from samples. Sub-boxes are exact: they tighten the clipping range.
-
-    Raises:
-        FathomError: parts that are no ball (see `check_ball`).
+    Sub-boxes are exact: they tighten the clipping range.
     """
 
-    centre: Tensor  # [n, d] float64
-    radius: Tensor  # [n] float64
-    lower: Tensor  # [n, d] float64: the clipping range
-    upper: Tensor  # [n, d] float64
-
-    def __post_init__(self) -> None:
-        check_ball(self.centre, self.radius, self.lower, self.upper)
-
-    @staticmethod
-    def around(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | None = None) -> L1Ball:
-        """Balls around samples [n, *shape], of one radius or one for each [n], clipped to a range such as (0, 1).
-
-        Raises:
-            FathomError: a sample outside the range, or a radius below 0.
-        """
-        return L1Ball(*ball_parts(centre, radius, clip))
-
-    def __str__(self) -> str:
-        return describe("L1", self.radius, self.lower, self.upper, reach(self.centre, self.radius))
-
-    @cached_property
-    def _clip(self) -> Box:
-        return Box(self.lower, self.upper)
-
-    @cached_property
-    def _box(self) -> Box:
-        return reach(self.centre, self.radius).intersect(self._clip)
-
-    def box(self) -> Box:
-        return self._box
+    norm: ClassVar[str] = "L1"
 
     def contains(self, x: Tensor) -> Tensor:
         """Conservative by the rounding of the sum; the centre itself is always inside."""
         x = x.to(torch.float64)
         total = (x - self.centre).abs().sum(1) * (1 + gamma(self.size + 6, x.dtype)) + TINY
         near = (total <= self.radius) | (x == self.centre).all(1)
-        return near & self._clip.contains(x)
+        return near & self.clip.contains(x)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Half of the points, before clipping, on the sphere; in directions from dense to sparse, as vertices are."""
@@ -93,7 +49,7 @@ class L1Ball(Projectable):
         """
         a = a.to(torch.float64)
         fixed = a.detach()
-        base = clamp(self.centre, self._clip)
+        base = clamp(self.centre, self.clip)
         left = (self.radius - (base - self.centre).abs().sum(-1)).clamp(min=0) * (1 - 1e-12)
         wall = torch.where(fixed > 0, self.lower[:, None], self.upper[:, None])
         room = (wall - base[:, None]).abs()
@@ -102,16 +58,16 @@ class L1Ball(Projectable):
         before = room.cumsum(-1) - room
         spent = torch.minimum((left[:, None, None] - before).clamp(min=0), room)
         steps = torch.zeros_like(spent).scatter(-1, order, spent)
-        x = clamp(base[:, None] - fixed.sign() * steps, self._clip)
+        x = clamp(base[:, None] - fixed.sign() * steps, self.clip)
         multiplier = torch.where(spent < room, price, 0.0).amax(-1, keepdim=True)
         part = fixed.clamp(-multiplier, multiplier)
         beyond = (base - self.centre).sign()[:, None]  # where the centre is outside the box, the ball pulls at full price
         part = torch.where(beyond != 0, -multiplier * beyond, part)
-        bounds = [split_bound(fixed, z, z.abs().amax(-1), self.centre, self.radius, self._clip) for z in (part, fixed, 0 * fixed)]
+        bounds = [split_bound(fixed, z, z.abs().amax(-1), self.centre, self.radius, self.clip) for z in (part, fixed, 0 * fixed)]
         return with_gradient(torch.stack(bounds).amax(0), a, x), x
 
     def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> L1Ball:
-        part = self._clip.take(owner).intersect(Box(lower, upper))
+        part = self.clip.take(owner).intersect(Box(lower, upper))
         return L1Ball(self.centre[owner], self.radius[owner], part.lower, part.upper)
 
     def project(self, x: Tensor) -> Tensor:
@@ -123,7 +79,7 @@ class L1Ball(Projectable):
 
         def shrunk(price: Tensor) -> tuple[Tensor, Tensor]:
             free = centre + change.sign() * (change.abs() - price[..., None]).clamp(min=0)
-            return free, clamp(free, self._clip)
+            return free, clamp(free, self.clip)
 
         def measure(price: Tensor) -> tuple[Tensor, Tensor]:
             free, near = shrunk(price)
@@ -138,4 +94,4 @@ class L1Ball(Projectable):
         start = torch.where((guess > 0) & (guess < most), guess, most)
         price = root(measure, start, most, nothing, 1e-13 * radius.expand_as(most))
         near = shrunk(price)[1].reshape(x.shape)
-        return clamp(rounded_towards(self.centre, near, x.dtype), inward(self._clip, x.dtype))
+        return clamp(rounded_towards(self.centre, near, x.dtype), inward(self.clip, x.dtype))

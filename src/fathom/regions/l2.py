@@ -4,70 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from fathom.core.box import Box
-from fathom.core.region import Projectable
 from fathom.core.rounding import TINY, gamma
-from fathom.regions.balls import (
-    End,
-    ball_parts,
-    check_ball,
-    describe,
-    reach,
-    root,
-    rounded_towards,
-    split_bound,
-    with_gradient,
-)
+from fathom.regions.balls import Ball, root, rounded_towards, split_bound, with_gradient
 from fathom.regions.box import clamp, inward
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class L2Ball(Projectable):
+class L2Ball(Ball):
     """|x - centre|_2 <= radius and lower <= x <= upper, over the real numbers.
 
-    `around` makes one from samples. Sub-boxes are exact: they tighten the clipping range.
-
-    Raises:
-        FathomError: parts that are no ball (see `check_ball`).
+    Sub-boxes are exact: they tighten the clipping range.
     """
 
-    centre: Tensor  # [n, d] float64
-    radius: Tensor  # [n] float64
-    lower: Tensor  # [n, d] float64: the clipping range
-    upper: Tensor  # [n, d] float64
-
-    def __post_init__(self) -> None:
-        check_ball(self.centre, self.radius, self.lower, self.upper)
-
-    @staticmethod
-    def around(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | None = None) -> L2Ball:
-        """Balls around samples [n, *shape], of one radius or one for each [n], clipped to a range such as (0, 1).
-
-        Raises:
-            FathomError: a sample outside the range, or a radius below 0.
-        """
-        return L2Ball(*ball_parts(centre, radius, clip))
-
-    def __str__(self) -> str:
-        return describe("L2", self.radius, self.lower, self.upper, reach(self.centre, self.radius))
-
-    @cached_property
-    def _clip(self) -> Box:
-        return Box(self.lower, self.upper)
-
-    @cached_property
-    def _box(self) -> Box:
-        return reach(self.centre, self.radius).intersect(self._clip)
-
-    def box(self) -> Box:
-        return self._box
+    norm: ClassVar[str] = "L2"
 
     def contains(self, x: Tensor) -> Tensor:
         """Conservative by the rounding of the sum of squares; the centre itself is always inside."""
@@ -75,7 +31,7 @@ class L2Ball(Projectable):
         change = x - self.centre
         square = change.square().sum(1) * (1 + gamma(self.size + 8, x.dtype)) + TINY
         near = (square <= self.radius.square() * (1 - 1e-15)) | (x == self.centre).all(1)
-        return near & self._clip.contains(x)
+        return near & self.clip.contains(x)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """Half of the points, before clipping, on the sphere, and half uniform in the ball."""
@@ -95,14 +51,14 @@ class L2Ball(Projectable):
         walls = (vertex - self.centre[:, None]).abs() / unit.abs()
         last = torch.where(unit == 0, 0.0, walls).amax(-1).clamp(min=TINY, max=1e150)
         t = self._leave(unit, last)
-        x = clamp(self.centre[:, None] - t[..., None] * unit, self._clip)
+        x = clamp(self.centre[:, None] - t[..., None] * unit, self.clip)
         part = (self.centre[:, None] - x) / t.clamp(min=TINY)[..., None] * (fixed / unit).where(unit != 0, 0.0)
         part = torch.where((x == vertex) & (t == last)[..., None], 0.0, part)
-        bounds = [split_bound(fixed, z, _norm(z), self.centre, self.radius, self._clip) for z in (part, fixed, 0 * fixed)]
+        bounds = [split_bound(fixed, z, _norm(z), self.centre, self.radius, self.clip) for z in (part, fixed, 0 * fixed)]
         return with_gradient(torch.stack(bounds).amax(0), a, x), x
 
     def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> L2Ball:
-        part = self._clip.take(owner).intersect(Box(lower, upper))
+        part = self.clip.take(owner).intersect(Box(lower, upper))
         return L2Ball(self.centre[owner], self.radius[owner], part.lower, part.upper)
 
     def project(self, x: Tensor) -> Tensor:
@@ -111,8 +67,8 @@ class L2Ball(Projectable):
         wide = x.detach().to(torch.float64).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
         change = self.centre[:, None] - wide
         t = self._leave(change, torch.ones_like(change[..., 0]))
-        near = clamp(self.centre[:, None] - t[..., None] * change, self._clip).reshape(x.shape)
-        return clamp(rounded_towards(self.centre, near, x.dtype), inward(self._clip, x.dtype))
+        near = clamp(self.centre[:, None] - t[..., None] * change, self.clip).reshape(x.shape)
+        return clamp(rounded_towards(self.centre, near, x.dtype), inward(self.clip, x.dtype))
 
     def _leave(self, a: Tensor, last: Tensor) -> Tensor:
         """The greatest t [n, k] in [0, last] with clamp(centre - t a), for a [n, k, d], inside the ball.
@@ -123,7 +79,7 @@ class L2Ball(Projectable):
 
         def measure(t: Tensor) -> tuple[Tensor, Tensor]:
             free = centre - t[..., None] * a
-            moved = clamp(free, self._clip)
+            moved = clamp(free, self.clip)
             clamped = moved != free
             distances = (moved - centre).square()
             stuck, slope = (distances * clamped).sum(-1), (a.square() * ~clamped).sum(-1)
