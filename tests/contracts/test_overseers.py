@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import fields
 
 import pytest
@@ -223,7 +224,16 @@ def test_functions_are_told_apart_by_their_code() -> None:
     assert PythonOverseer(partial, name="spread").name == "spread"
 
 
-@pytest.mark.parametrize("wrong", [lambda x, y: y, lambda x, y: 1.0, lambda x, y: y.sum()])
-def test_functions_must_return_one_margin_an_input(wrong: object) -> None:
-    with pytest.raises(FathomError, match="one margin for each of 5 inputs"):
-        PythonOverseer(wrong, name="wrong").margin(torch.zeros(5, 2), torch.zeros(5, 3))
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda x, y: y[:, 0] > 0, "got a tensor bool"),
+        (lambda x, y: y, r"for each of 2 inputs, got a tensor float32 \[2, 4\]"),
+        (lambda x, y: y.sum(), r"got a tensor float32 \[\]"),
+        (lambda x, y: 1.0, "got 1.0"),
+        (lambda x, y: y[:, 9], "raised IndexError"),
+    ],
+)
+def test_a_judge_in_python_that_gives_no_margins_is_told_so(function: Callable[[Tensor, Tensor], Tensor], words: str) -> None:
+    with pytest.raises(FathomError, match=words):
+        PythonOverseer(function, name="judge").margin(torch.zeros(2, 3), torch.zeros(2, 4))

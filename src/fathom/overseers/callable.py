@@ -44,12 +44,20 @@ class PythonOverseer(Overseer):
         """What the function says.
 
         Raises:
-            FathomError: it returned no tensor [n].
+            FathomError: it raised an error, or returned no tensor [n] of floats.
         """
-        margin = self.function(x, y, *self.data)
-        if not isinstance(margin, Tensor) or margin.shape != (len(x),):
-            got = f"a tensor {list(margin.shape)}" if isinstance(margin, Tensor) else repr(margin)
-            raise FathomError(f"expected {self.name} to return one margin for each of {len(x)} inputs, got {got}")
+        try:
+            margin = self.function(x, y, *self.data)
+        except Exception as error:
+            raise FathomError(
+                f"{self.name} raised {type(error).__name__}: {error}; it was given x {_shape(x)}, y {_shape(y)}"
+            ) from error
+        if not isinstance(margin, Tensor) or margin.shape != (len(x),) or not margin.is_floating_point():
+            got = _shape(margin) if isinstance(margin, Tensor) else repr(margin)
+            raise FathomError(
+                f"expected {self.name} to return one margin, a float that is > 0 where all is well, for each of {len(x)} inputs, "
+                f"got {got}"
+            )
         return margin
 
     def compile(self, network: Network) -> Compiled:
@@ -57,6 +65,10 @@ class PythonOverseer(Overseer):
 
     def judgement(self, index: int, y: Tensor) -> str:
         return f"judged by {self.name}"
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"a tensor {str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _name(function: Callable[..., Tensor]) -> str:

@@ -35,7 +35,8 @@ def cases(
 ) -> None:
     """List the cases of a casebook: verdict, bracket on the worst margin, title, and the start of the digest.
 
-    The bracket is over all runs that wrote into this casebook, and holds under real arithmetic.
+    The bracket is over all runs that wrote into this casebook, and holds under real arithmetic. A case that
+    fails already when clean is broken here, with the clean input as its witness.
     """
     if not casebook.is_file():
         got = "a folder" if casebook.is_dir() else "nothing there"
@@ -71,4 +72,7 @@ def _table(known: list[Case]) -> list[str]:
     ]
     width = max((len(row[1]) for row in rows), default=0)
     counts = [f"{word} {sum(row[0] == word for row in rows)}" for word in ("proved", "broken", "unknown")]
-    return [*(f"{row[0]:8} {row[1]:>{width}}  {row[2]}  {row[3]}" for row in rows), f"{len(rows)} cases: {'   '.join(counts)}"]
+    return [
+        *(f"{row[0]:8} {row[1]:>{width}}  {row[2]}  {row[3]}" for row in rows),
+        f"{len(rows)} {'case' if len(rows) == 1 else 'cases'}: {'   '.join(counts)}",
+    ]

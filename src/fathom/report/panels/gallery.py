@@ -120,4 +120,13 @@ def _snippet(x: Tensor, result: AuditResult) -> str:
     kind = "<f4" if x.dtype == torch.float32 else "<f8"
     packed = base64.b64encode(x.contiguous().cpu().numpy().astype(kind).tobytes()).decode()
     shape = (1, *result.inputs[0].shape) if len(result.inputs) == 1 else (1, x.numel())
-    return f'import base64, numpy\nx = numpy.frombuffer(base64.b64decode(\n    "{packed}"\n), "{kind}").reshape({shape})'
+    lines = [
+        "import base64, numpy",
+        f'x = numpy.frombuffer(base64.b64decode(\n    "{packed}"\n), "{kind}").reshape({shape})',
+    ]
+    if len(result.inputs) == 1:
+        lines += [
+            f"# ONNX:    onnxruntime.InferenceSession(path).run(None, {{{result.inputs[0].name!r}: x}})",
+            "# PyTorch: model.eval()(torch.from_numpy(x.copy()))",
+        ]
+    return "\n".join(lines)
