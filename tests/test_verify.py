@@ -1,13 +1,22 @@
 """What `verify` does with a witness beside the decimals: it moves in where the network fails there too."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from fathom.audits.portfolio import quick
 from fathom.audits.verify import verify
+from fathom.bounds.crown import Crown
+from fathom.capture.onnx_file import read_onnx
+from fathom.capture.vnnlib import read_property, to_problem
+from fathom.core.answer import Answers
+from fathom.core.budget import Budget
+from fathom.core.problem import Problem
 
 
 @pytest.fixture
@@ -59,3 +68,18 @@ def test_what_fails_only_beyond_the_decimals_stays_where_it_fails(doubled: Path,
     assert answer.witness is not None
     assert answer.witness[0].item() == pytest.approx(0.6000000238418579, abs=0)
     assert any("outside the decimals" in note for note in answer.notes())
+
+
+def test_a_broken_property_is_not_bounded_any_more(doubled: Path, tmp_path: Path) -> None:
+    stages, bounded = [], []
+
+    class Watched(Crown):
+        def solve(self, problem: Problem, *rest: Any, **more: Any) -> Answers:
+            bounded.append(len(problem))
+            return super().solve(problem, *rest, **more)
+
+    problem = to_problem(read_property(asked(tmp_path, "0.1", "0.6", "(>= Y_0 1.0)")), read_onnx(doubled))
+    answers = replace(quick(), bounds=(Watched(),), stage=stages.append).solve(problem, Budget(seconds=20))
+    assert answers.broken.all()
+    assert "bounds" in stages
+    assert not bounded

@@ -19,7 +19,7 @@ from fathom.attacks.gradient import Gradient
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.backward import LinearBound, Reach, Split, backward
 from fathom.bounds.crown import Crown, crown
-from fathom.bounds.intermediate import tighten
+from fathom.bounds.intermediate import bends, tighten
 from fathom.bounds.margins import bound_margins
 from fathom.capture import rewrite
 from fathom.capture.graph import Graph
@@ -37,6 +37,8 @@ from fathom.ops.conv import Conv
 from fathom.ops.dense import Dense
 from fathom.ops.exp import Exp
 from fathom.ops.layout import Reshape
+from fathom.ops.pick import Gather, Pick
+from fathom.ops.power import Square
 from fathom.ops.product import Product
 from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.scale import Scale, Shift
@@ -141,6 +143,15 @@ def softmax(m: Maker) -> Network:
     return m.finish(rewrite.softmax(m.graph, "softmax", m.dense(x, 4), 0))
 
 
+def attention(m: Maker) -> Network:
+    """Two tokens of two features that look at each other."""
+    x = m.graph.input("x")
+    query, key, value = (m.add(Reshape((4,), (2, 2)), m.dense(x, 4)) for _ in range(3))
+    scores = rewrite.matmul(m.graph, "scores", query, key)
+    heeded = rewrite.matmul(m.graph, "heeded", rewrite.softmax(m.graph, "softmax", scores, 1), value)
+    return m.finish(m.add(Relu(), m.add(Reshape((2, 2), (4,)), heeded)))
+
+
 def maxima(m: Maker) -> Network:
     x, y = m.dense(m.graph.input("x"), 5), m.dense(m.graph.input("x"), 5)
     z = rewrite.maximum(m.graph, "max", x, y)
@@ -162,7 +173,7 @@ def several(m: Maker) -> Network:
 
 
 MAKERS: list[Callable[[Maker], Network]] = [
-    dense, leaky, hinged, residual, convolution, smooth, products, softmax, maxima, exponential, several,
+    dense, leaky, hinged, residual, convolution, smooth, products, softmax, attention, maxima, exponential, several,
 ]  # fmt: skip
 TWO = (("x", (2,)), ("z", (1, 2)))
 all_networks = pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
@@ -352,6 +363,19 @@ def test_every_node_lies_in_its_box(maker: Callable[[Maker], Network], kind: int
             assert (boxes[node].lower[i] <= high).all() and (boxes[node].upper[i] >= low).all()
             assert (reach.value[node][i] >= torch.minimum(low.abs(), high.abs())).all()
             assert (boxes[node].lower[i] >= loose[node].lower[i] - 1e-9).all()
+
+
+def test_copies_are_bounded_where_there_are_fewest_of_them() -> None:
+    graph = Graph([("x", (4,))])
+    source = graph.add("dense", Dense(torch.eye(4)), graph.input("x"))
+    shaped = graph.add("shaped", Reshape((4,), (2, 2)), source)
+    left = graph.add("left", Gather(0, torch.tensor([0, 1, 0, 1]), 2), shaped)
+    gate = graph.add("gate", Sigmoid(), left)
+    pair = graph.add("pair", Product(), left, gate)
+    few = graph.add("few", Pick((4, 2), torch.tensor([1, 2, 7])), pair)
+    ends = graph.add("squared", Square(), few), graph.add("folded", Relu(), shaped)
+    network = graph.finish([("y", ends[0]), ("z", ends[1])])
+    assert bends(network) == {source: [None, 0.0], few: [None]}
 
 
 @all_networks

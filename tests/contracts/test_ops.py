@@ -250,6 +250,9 @@ def test_linear_flags_are_true(case: Case) -> None:
         assert {entry for row in w for entry in row} <= {0, 1}
         assert all(sum(row) <= 1 for row in w)
         assert all(sum(column) <= 1 for column in zip(*w, strict=True))
+    if operator.copies:
+        assert operator.bias is None
+        assert all(set(row) <= {0, 1} and sum(row) <= 1 for row in w)
     if operator.increasing:
         assert all(entry >= 0 for row in w for entry in row)
 

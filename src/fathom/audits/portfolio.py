@@ -45,7 +45,7 @@ class Portfolio(Solver):
     long_steps: int = 50
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
-    worsen: bool = True  # at the end, search on from the failures that were found for worse ones
+    worsen: bool = True  # also ask how bad broken cases can be: bound them, and search on from their failures at the end
     stage: Callable[[str], None] = field(default=lambda name: None, repr=False, compare=False)  # told what comes next
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
@@ -57,10 +57,10 @@ class Portfolio(Solver):
         standing.run(self._attack(problem), standing.open(), attacks)
         if problem.provable:
             self.stage("bounds")
-            if self.bounds:  # the first one also says how bad the broken cases can be at worst
+            if self.bounds and self.worsen:  # the first one also says how bad the broken cases can be at worst
                 todo = (~standing.answers.proved).nonzero()[:, 0]
                 standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
-            for bound in self.bounds[1:]:
+            for bound in self.bounds[1:] if self.worsen else self.bounds:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             long = Gradient(seed=self.seed, restarts=self.long_restarts, steps=self.long_steps)
             self.stage("longer attack")

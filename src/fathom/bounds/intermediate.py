@@ -75,13 +75,36 @@ def tighten(
 
 
 def bends(network: Network) -> dict[int, list[float | None]]:
-    """For each node that a nonlinear one reads: the kinks of its readers (None for one that bends everywhere)."""
+    """For each node whose box shapes a relaxation: the kinks of its readers (None for one that bends everywhere).
+
+    What a nonlinear node reads is traced back through copies, to where there are fewest of an element.
+    """
     found: dict[int, list[float | None]] = {}
     for node in network.nodes:
         if isinstance(node.operator, Nonlinear):
             for j in node.inputs:
-                found.setdefault(j, []).append(node.operator.kink)
+                _trace(network, j, node.operator.kink, found)
     return found
+
+
+def _trace(network: Network, i: int, kink: float | None, found: dict[int, list[float | None]]) -> None:
+    node = network.nodes[i]
+    if isinstance(node.operator, Nonlinear) and len(node.inputs) == 1:
+        # Its image is as tight as its lines are on the same box, so it is its own input that is worth bounding.
+        _trace(network, node.inputs[0], None, found)
+    elif (
+        isinstance(node.operator, Linear)
+        and node.operator.copies
+        and all(_size(network, j) <= _size(network, i) for j in node.inputs)
+    ):
+        for j in node.inputs:
+            _trace(network, j, kink, found)
+    elif kink not in found.setdefault(i, []):
+        found[i].append(kink)
+
+
+def _size(network: Network, i: int) -> int:
+    return math.prod(network.nodes[i].shape)
 
 
 def unstable(box: Box, kinks: Sequence[float | None]) -> Tensor:

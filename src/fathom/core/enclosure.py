@@ -23,7 +23,7 @@ def image(operator: Operator, inputs: tuple[Box, ...]) -> Box:
     if isinstance(operator, Nonlinear):
         return operator.interval(*inputs)
     assert isinstance(operator, Linear)
-    if operator.accumulation == 0:
+    if operator.copies:
         return Box(operator(*(x.lower for x in inputs)), operator(*(x.upper for x in inputs)))
     if operator.increasing:
         return Box(_near(operator, [x.lower for x in inputs]).lower, _near(operator, [x.upper for x in inputs]).upper)

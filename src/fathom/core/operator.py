@@ -37,6 +37,11 @@ class Linear(Operator):
         every element of y is a single element of some x, or 0, that none of x is copied twice, and that there is no bias.
         """
 
+    @property
+    def copies(self) -> bool:
+        """True only if every element of y is a single element of some x, or 0, and there is no bias: a box of x is one of y."""
+        return self.accumulation == 0
+
     @abstractmethod
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         """Rows over y to rows over each x: [n, rows, *out] -> [n, rows, *in_i], that is a W_i. The bias is no part of it."""

@@ -25,6 +25,10 @@ class Gather(Linear):
         return _fan_out(self.index)
 
     @property
+    def copies(self) -> bool:
+        return True
+
+    @property
     def increasing(self) -> bool:
         return True
 
@@ -50,6 +54,10 @@ class Pick(Linear):
     @cached_property
     def accumulation(self) -> int:
         return _fan_out(self.index)
+
+    @property
+    def copies(self) -> bool:
+        return True
 
     @property
     def increasing(self) -> bool:
