@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fathom.core.answer import Answers, Reason
 from fathom.core.budget import Budget, Goal
@@ -11,6 +11,7 @@ from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.input_split import InputTree
 from fathom.prove.phase_split import PhaseTree
+from fathom.prove.record import Record
 from fathom.prove.search import search
 
 FEW_INPUTS = 16
@@ -31,6 +32,7 @@ class BranchAndBound(Solver):
     """
 
     tolerance: float = 1e-3  # relative width at which a bracket is tight, for the goal `value`
+    record: Record | None = field(default=None, repr=False, compare=False)  # an empty one, to be filled for a certificate
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         if not problem.provable or not len(problem):
@@ -39,9 +41,10 @@ class BranchAndBound(Solver):
             return none.because(Reason.NOT_PROVABLE)
         memory, clock = budget.memory // 4, budget.start()
         if splits_inputs(problem):
-            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late)
+            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)
             return search(problem, tree, budget, hints, observe, self.tolerance)
-        return search(problem, PhaseTree(problem, memory, late=clock.late), budget, hints, observe, self.tolerance)
+        phases = PhaseTree(problem, memory, late=clock.late, record=self.record)
+        return search(problem, phases, budget, hints, observe, self.tolerance)
 
 
 def splits_inputs(problem: Problem) -> bool:

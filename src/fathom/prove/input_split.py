@@ -20,6 +20,7 @@ from fathom.core.problem import Problem
 from fathom.core.rounding import up
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
+from fathom.prove.record import BOX, CLIP, TIGHTEN, Record, off
 from fathom.prove.work import batch
 from fathom.regions.box import BoxRegion
 
@@ -39,6 +40,7 @@ class Boxes:
     box: Box  # [k, d]
     axis: Tensor  # [k] the input to halve next
     inside: tuple[Box, ...]  # for each node that bends, a box that holds its value
+    node: Tensor  # [k] its number in the record
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -50,13 +52,15 @@ class Boxes:
         return join(self, other)
 
     def bytes(self) -> int:
-        return 16 * sum(box.lower[:1].numel() for box in self.inside) + 24 * self.box.lower.shape[1] + 40
+        return 16 * sum(box.lower[:1].numel() for box in self.inside) + 24 * self.box.lower.shape[1] + 48
 
 
 class InputTree:
     """Splitting a problem's sets along their inputs."""
 
-    def __init__(self, problem: Problem, memory: int, *, clip: bool, late: Callable[[], bool] = never) -> None:
+    def __init__(
+        self, problem: Problem, memory: int, *, clip: bool, late: Callable[[], bool] = never, record: Record | None = None
+    ) -> None:
         """`late`: asked in long steps; once it says so, bounds stay as they are."""
         assert problem.network is not None and problem.spec is not None
         self.problem = problem
@@ -66,6 +70,8 @@ class InputTree:
         self.memory = memory
         self.late = late
         self.clip = clip
+        self.record = record or off()
+        self.flags = TIGHTEN | (CLIP if clip else 0)
         self.batch = MOST_BOXES
         self.reach: Reach | None = None
 
@@ -75,7 +81,7 @@ class InputTree:
         # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
         rows = {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
         self.batch = batch(self.network, rows, self.memory, MOST_BOXES)
-        return self._bound(sets, box.take(sets), None)
+        return self._bound(sets, box.take(sets), None, self.record.plant(sets, self.flags))
 
     def split(self, leaves: Boxes) -> tuple[Boxes, Boxes]:
         """Halves along each leaf's axis."""
@@ -91,9 +97,10 @@ class InputTree:
         lower[k, parents.axis] = middle[keep]
         halves = Box(torch.cat([parents.box.lower, lower]), torch.cat([upper, parents.box.upper]))
         twice = torch.cat([k, k])
-        return self._bound(parents.owner[twice], halves, parents.take(twice)), leaves.take(whole.nonzero()[:, 0])
+        nodes = self.record.split(parents.node, BOX, parents.axis, middle[keep], self.flags)
+        return self._bound(parents.owner[twice], halves, parents.take(twice), nodes), leaves.take(whole.nonzero()[:, 0])
 
-    def _bound(self, owner: Tensor, box: Box, parent: Boxes | None) -> Boxes:
+    def _bound(self, owner: Tensor, box: Box, parent: Boxes | None, nodes: Tensor) -> Boxes:
         """Bound k boxes, parts of the sets `owner`; `parent` are leaves that contain them."""
         assert self.reach is not None
         region = self.problem.region.restrict(owner, box.lower, box.upper)
@@ -114,7 +121,7 @@ class InputTree:
         width = box.upper - box.lower
         # A flat relaxation hides slopes that the halves will show, so width counts for something in every input.
         axis = ((slope + HIDDEN_SLOPE * slope.amax(1, keepdim=True) + LEAST) * width).argmax(1)
-        return Boxes(owner, margin, margins.minimisers[k, row], box, axis, tuple(boxes[i] for i in self.bending))
+        return Boxes(owner, margin, margins.minimisers[k, row], box, axis, tuple(boxes[i] for i in self.bending), nodes)
 
 
 def decisive_row(spec: Spec, rows: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from fathom.core.rounding import down, gamma
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
 from fathom.prove.exact import worst_on_leaf
+from fathom.prove.record import PHASE, Record, coarse, off
 from fathom.prove.work import batch
 
 MOST_LEAVES = 256  # at once
@@ -47,6 +48,7 @@ class Phases:
     choice: dict[int, Tensor]  # float32, in [0, 1]
     multiplier: dict[int, Tensor]  # float32, >= 0
     score: dict[int, Tensor]  # float32: how much each open neuron's relaxation costs the bound
+    node: Tensor  # [k] its number in the record
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -58,14 +60,21 @@ class Phases:
         return join(self, other)
 
     def bytes(self) -> int:
-        return 13 * sum(t[:1].numel() for t in self.sign.values()) + 8 * (self.point.shape[1] + self.weight.shape[1]) + 24
+        return 13 * sum(t[:1].numel() for t in self.sign.values()) + 8 * (self.point.shape[1] + self.weight.shape[1]) + 32
 
 
 class PhaseTree:
     """Splitting the phases of a problem whose nonlinear operators all have kinks."""
 
     def __init__(
-        self, problem: Problem, memory: int, *, steps: int = 12, root_steps: int = 40, late: Callable[[], bool] = never
+        self,
+        problem: Problem,
+        memory: int,
+        *,
+        steps: int = 12,
+        root_steps: int = 40,
+        late: Callable[[], bool] = never,
+        record: Record | None = None,
     ) -> None:
         """`late`: asked in long steps; once it says so, bounds stay as they are."""
         assert problem.network is not None and problem.spec is not None
@@ -76,6 +85,7 @@ class PhaseTree:
         self.memory = memory
         self.late = late
         self.steps, self.root_steps = steps, root_steps
+        self.record = record or off()
         # One row for each of two children, forth and back with gradients, at every step; and all activations kept for those.
         rows = {len(self.network.nodes) - 1: 6.0 * (steps + 1)}
         self.batch = batch(self.network, rows, memory, MOST_LEAVES)
@@ -89,7 +99,9 @@ class PhaseTree:
         self.place[sets] = torch.arange(len(sets))
         self.region = self.problem.region.take(sets)
         self.boxes, self.reach = tighten(self.network, self.region, memory=self.memory, late=self.late)
-        which, about = self.spec.take(sets).has().nonzero().T
+        present = self.spec.take(sets).has()
+        which, about = present.nonzero().T
+        nodes = self.record.fan(self.record.plant(sets), present.sum(1))
         owner = sets[which]
         rows = (self.spec.clause[self.spec.of[owner]] == about[:, None]).to(torch.float64)
         k = len(owner)
@@ -104,6 +116,7 @@ class PhaseTree:
             {i: self._default_choice(i, which) for i in shapes},
             {i: torch.zeros(k, *s) for i, s in shapes.items()},
             {i: torch.zeros(k, *s) for i, s in shapes.items()},
+            nodes,
         )
         parts = [self._optimise(leaves.take(part), self.root_steps) for part in torch.split(torch.arange(k), self.batch)]
         return _joined(parts) if parts else leaves
@@ -117,7 +130,9 @@ class PhaseTree:
         ready = leaves.take(opened.nonzero()[:, 0])
         if not len(ready):
             return ready, exact
-        return self._optimise(self._both(ready, self._branch(ready)), self.steps), exact
+        neuron = self._branch(ready)
+        children = replace(self._both(ready, neuron), node=self.record.split(ready.node, PHASE, neuron))
+        return self._optimise(children, self.steps), exact
 
     def _default_choice(self, i: int, which: Tensor) -> Tensor:
         box = self.boxes[self.network.nodes[i].inputs[0]].take(which)
@@ -184,7 +199,9 @@ class PhaseTree:
         point, kept = leaves.point, leaves
         for step in range(steps + 1):
             used = weight * mask + 1e-12 * mask
-            margin, points, bound = self._bound(leaves, boxes, used, choice, multiplier)
+            stored = coarse(choice, multiplier) if self.record.on else (choice, multiplier)
+            margin, points, bound = self._bound(leaves, boxes, used, *stored)
+            self._close((margin > 0) & (best <= 0), leaves, used, *stored)
             better = margin.detach() > best
             best = torch.where(better, margin.detach(), best)
             point = torch.where(better[:, None], points.detach(), point)
@@ -203,7 +220,17 @@ class PhaseTree:
             {i: c.detach().float() for i, c in choice.items()},
             {i: m.detach().float() for i, m in multiplier.items()},
             score,
+            kept.node,
         )
+
+    def _close(
+        self, done: Tensor, leaves: Phases, weight: Tensor, choice: Mapping[int, Tensor], multiplier: Mapping[int, Tensor]
+    ) -> None:
+        """Put on record what proves the leaves `done` [k]."""
+        at = done.nonzero()[:, 0]
+        if len(at) and self.record.on:
+            sign, slopes, prices = ({i: t[at] for i, t in part.items()} for part in (leaves.sign, choice, multiplier))
+            self.record.close(leaves.node[at], weight.detach()[at], sign, slopes, prices)
 
     def _score(self, leaves: Phases, boxes: list[Box], bound: LinearBound) -> dict[int, Tensor]:
         """How much each open neuron's relaxation costs: the coefficient that meets it, times its lines' gap at the kink."""
@@ -289,6 +316,7 @@ class PhaseTree:
             start += side.constant.shape[1]
         choice = {i: c.to(torch.float64) for i, c in leaf.choice.items()}
         margin, _, _ = self._bound(leaf, boxes, weight, choice, multiplier)
+        self._close(margin > 0, leaf, weight, choice, multiplier)
         return replace(leaf, margin=torch.maximum(leaf.margin, margin), point=dual.point[None] if dual.feasible else leaf.point)
 
     def _side(self, leaf: Phases, boxes: list[Box], reach: Reach, i: int) -> LinearBound:
