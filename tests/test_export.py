@@ -46,6 +46,7 @@ from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
 from fathom.ops.softplus import Softplus
+from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
 from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.misclassification import Misclassification
@@ -59,6 +60,13 @@ def numbers(*shape: int) -> Tensor:
 
 
 SAMPLE: Shapes = ((2, 3, 4),)
+SPARSE = Sparse(
+    torch.tensor([[2, 0], [1, 0]]),
+    torch.tensor([[0.25, -1.5], [2.0, 0.0]]),
+    torch.tensor([[0], [1], [0], [0]]),
+    torch.tensor([[-1.5], [2.0], [0.25], [0.0]]),
+    numbers(2),
+)
 INSTANCES: list[tuple[Operator, Shapes]] = [
     *((kind(), SAMPLE) for kind in (Relu, Abs, Exp, Sigmoid, Tanh, Erf, Softplus, Square)),
     *((kind(), SAMPLE) for kind in (Log, Sqrt, Reciprocal)),
@@ -75,6 +83,7 @@ INSTANCES: list[tuple[Operator, Shapes]] = [
     (BatchScale(numbers(2).abs(), None, None, 2.0**-10, 2), SAMPLE),
     (Dense(numbers(5, 4), numbers(5)), SAMPLE),
     (Dense(numbers(5, 4)), ((4,),)),
+    (SPARSE, ((4,),)),
     (LeftDense(numbers(5, 3)), SAMPLE),
     (Conv(numbers(4, 1, 2, 3), numbers(4), (3, 4), (2, 1), ((1, 0), (0, 2)), (1, 2), 2), SAMPLE),
     (Conv(numbers(4, 2, 2), None, (5,), (1,), ((-1, 1),), (1,)), ((2, 5),)),

@@ -41,6 +41,7 @@ from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
 from fathom.ops.softplus import Softplus
+from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
 
 mpmath.mp.dps = 60
@@ -121,6 +122,18 @@ LINEAR: dict[str, list[Case]] = {
         Case(Dense(random((3, 5), 1), random((3,), 2)), ((5,),)),
         Case(Dense(random((5, 2), 1)), ((4, 2),)),
         Case(Dense(random((1, 6), 1), random((1,), 2)), ((6,),)),
+    ],
+    "Sparse": [
+        Case(
+            Sparse(
+                torch.tensor([[2, 0], [1, 0], [2, 0]]),
+                torch.tensor([[0.3, -1.7], [2.0, 0.0], [-0.1, 0.0]], dtype=torch.float64),
+                torch.tensor([[0, 0], [1, 0], [0, 2], [0, 0]]),
+                torch.tensor([[-1.7, 0.0], [2.0, 0.0], [0.3, -0.1], [0.0, 0.0]], dtype=torch.float64),
+                random((3,), 2),
+            ),
+            ((4,),),
+        )
     ],
     "LeftDense": [Case(LeftDense(random((3, 5), 1)), ((5, 2),)), Case(LeftDense(random((3, 5), 1)), ((2, 5, 2),))],
     "Conv": [

@@ -21,6 +21,7 @@ from fathom.core.region import Region
 from fathom.core.rounding import down
 from fathom.core.value import flat
 from fathom.ops.dense import Dense
+from fathom.ops.sparse import Sparse
 
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
 
@@ -158,9 +159,9 @@ def _by_backward(
 def _extremes(network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, index: Tensor) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds [n, k] of the elements `index` [n, k] of node `at`."""
     node, operator = network.nodes[at], network.nodes[at].operator
-    if isinstance(operator, Dense) and len(node.shape) == 1:
+    if isinstance(operator, Dense | Sparse) and len(node.shape) == 1:
         # The rows of the weights themselves: the first step without its product, and without its rounding.
-        rows, start = operator.weight[index], node.inputs[0]
+        rows, start = operator.rows(index), node.inputs[0]
         shift = rows.new_zeros(index.shape) if operator.shift is None else operator.shift[index]
     else:
         size = math.prod(node.shape)

@@ -32,6 +32,7 @@ from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
 from fathom.ops.softplus import Softplus
+from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
 
 OPSET, FORMAT = 17, 8
@@ -261,8 +262,8 @@ def batch_scale(sheet: Sheet, operator: BatchScale, x: Term) -> str:
     return _shifted(sheet, sheet.call("Mul", x, factor), shift.reshape(-1, *trailing))
 
 
-@writes(Dense)
-def dense(sheet: Sheet, operator: Dense, x: Term) -> str:
+@writes(Dense, Sparse)
+def dense(sheet: Sheet, operator: Dense | Sparse, x: Term) -> str:
     return _shifted(sheet, sheet.call("MatMul", x, sheet.numbers(operator.weight.T)), operator.shift)
 
 

@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from torch import Tensor
 
 from fathom.capture.captured import Captured
+from fathom.capture.condense import condense
 from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph
 from fathom.capture.merge import merge_bias
@@ -66,6 +67,10 @@ def read_onnx(source: str | Path | bytes) -> Captured:
     replay(network, x, y, originals)
     if foldable(network):
         network = fold(network.freeze(torch.float64))
+        replay(network, x, y, {node.name: originals[node.name] for node in network.nodes if node.name in originals})
+    condensed = condense(network)
+    if condensed is not None:
+        network = condensed
         replay(network, x, y, {node.name: originals[node.name] for node in network.nodes if node.name in originals})
     return Captured(OnnxProgram(model.raw, network.inputs, network.outputs, model.dtype), network)
 

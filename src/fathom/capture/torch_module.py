@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram, ShapesCollection
 from torch.export.graph_signature import InputKind, OutputKind
 
 from fathom.capture.captured import Captured
+from fathom.capture.condense import condense
 from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph, Shape
 from fathom.capture.replay import probes, replay
@@ -125,6 +126,10 @@ def capture_module(module: nn.Module, shape: Shapes, dtype: torch.dtype = torch.
         _replay(module, exported, network, reader.names, dtype)
         if not live and foldable(network):
             network = fold(network.freeze(torch.float64))
+            _replay(module, exported, network, reader.names, dtype)
+        condensed = None if live else condense(network)
+        if condensed is not None:
+            network = condensed
             _replay(module, exported, network, reader.names, dtype)
     return Captured(ModuleProgram(module, ports, network.outputs, dtype, describe(exported)), network)
 

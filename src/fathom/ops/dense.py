@@ -37,6 +37,10 @@ class Dense(Linear):
     def magnitude(self, *r: Tensor) -> Tensor:
         return r[0] @ self.weight.abs().T
 
+    def rows(self, index: Tensor) -> Tensor:
+        """[*index, in] rows of the matrix."""
+        return self.weight[index]
+
 
 @dataclass(frozen=True, eq=False)
 class LeftDense(Linear):
