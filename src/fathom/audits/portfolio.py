@@ -22,6 +22,7 @@ from fathom.core.errors import OutOfDomain
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.branch import BranchAndBound
+from fathom.prove.record import Record
 
 
 @final
@@ -47,6 +48,9 @@ class Portfolio(Solver):
     group: int = 16  # cases searched together
     worsen: bool = True  # also ask how bad broken cases can be: bound them, and search on from their failures at the end
     stage: Callable[[str], None] = field(default=lambda name: None, repr=False, compare=False)  # told what comes next
+    records: list[tuple[Tensor, Record]] | None = field(default=None, repr=False, compare=False)
+    """For certificates: filled with what each branch and bound recorded, and the sets that it was about. Of the bounds before it
+    only the first, which needs no record, is then used."""
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         clock = budget.start()
@@ -60,7 +64,7 @@ class Portfolio(Solver):
             if self.bounds and self.worsen:  # the first one also says how bad the broken cases can be at worst
                 todo = (~standing.answers.proved).nonzero()[:, 0]
                 standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
-            for bound in self.bounds[1:] if self.worsen else self.bounds:
+            for bound in self.bounds[1 if self.worsen else 0 : None if self.records is None else 1]:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             long = Gradient(seed=self.seed, restarts=self.long_restarts, steps=self.long_steps)
             self.stage("longer attack")
@@ -76,6 +80,12 @@ class Portfolio(Solver):
 
     def _attack(self, problem: Problem) -> Solver:
         return Gradient(seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
+
+    def _exact(self, sets: Tensor) -> Solver:
+        if self.records is None:
+            return BranchAndBound()
+        self.records.append((sets, Record()))
+        return BranchAndBound(record=self.records[-1][1])
 
     def _rest(self, budget: Budget, clock: Clock) -> Budget:
         return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
@@ -101,7 +111,7 @@ class Portfolio(Solver):
                 seconds = min(seconds, clock.remaining / (len(groups) - k))
             mine = todo[torch.isin(problem.owner[todo], group)]
             try:
-                standing.run(BranchAndBound(), mine, budget.part(seconds=seconds, passes=self.case_boxes))
+                standing.run(self._exact(mine), mine, budget.part(seconds=seconds, passes=self.case_boxes))
             except OutOfDomain:
                 standing.answers = standing.answers.because(Reason.OUT_OF_DOMAIN, mine)
 
@@ -146,6 +156,14 @@ class _Standing:
         self.observe(self.answers)
 
 
-def quick(seed: int = 0) -> Portfolio:
+def quick(seed: int = 0, records: list[tuple[Tensor, Record]] | None = None) -> Portfolio:
     """The portfolio for a single property, on which branch and bound may take all the time there is."""
-    return Portfolio(seed=seed, case_seconds=float("inf"), bounds=(Crown(),), long_restarts=300, long_steps=100, worsen=False)
+    return Portfolio(
+        seed=seed,
+        case_seconds=float("inf"),
+        bounds=(Crown(),),
+        long_restarts=300,
+        long_steps=100,
+        worsen=False,
+        records=records,
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.audits.cases import by_case
+from fathom.audits.checking import Check, Records, certify
 from fathom.audits.portfolio import quick
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
@@ -34,6 +35,7 @@ class Verification:
     program: Program
     reason: str  # a sentence
     seconds: float
+    check: Check | None = None  # of an `unsat` for which a certificate was asked
 
     @property
     def witness(self) -> tuple[Tensor, Tensor] | None:
@@ -69,9 +71,10 @@ class Verification:
 
     def notes(self) -> list[str]:
         """What a reviewer should know besides: sentences."""
+        notes = [] if self.check is None else [self.check.line()]
         if self.answers is None:
-            return []
-        notes, found = [], self.answers.found
+            return notes
+        found = self.answers.found
         if self.verdict == "sat" and not found.in_written[0]:
             notes.append(
                 "the witness lies in the region rounded to the model's input type, and by that rounding outside the decimals as "
@@ -85,35 +88,54 @@ class Verification:
         return notes
 
 
-def verify(network: str | Path, prop: str | Path, seconds: float | None = None, seed: int = 0) -> Verification:
+def verify(
+    network: str | Path,
+    prop: str | Path,
+    seconds: float | None = None,
+    seed: int = 0,
+    certificate: str | Path | None = None,
+) -> Verification:
     """Decide a VNN-LIB property of an ONNX model.
 
     Args:
         network: an .onnx or .onnx.gz file.
         prop: a .vnnlib or .vnnlib.gz file.
         seconds: wall clock, from now on; None for no limit.
+        certificate: where to write the proof of an `unsat`, for the independent checker; it is run at once, in what is left of
+            the time, and `check` says what it found.
 
     Raises:
         FathomError: a file that is not understood.
     """
     began = time.monotonic()
+
+    def left() -> float | None:
+        return None if seconds is None else seconds - (time.monotonic() - began)
+
     captured = read_onnx(network)
     problem = to_problem(read_property(prop), captured)
+    records: Records | None = None if certificate is None else []
     if not len(problem):
-        return Verification("unsat", None, captured.program, "the property allows no input", time.monotonic() - began)
-    left = None if seconds is None else seconds - (time.monotonic() - began)
-    answers = solve_one(problem, Budget(seconds=left), seed)
-    reason = answers.why(0)
-    verdict = WORDS[answers.verdict(0)]
-    if verdict == "unknown" and reason is Reason.TIME:
-        verdict = "timed-out"
-    return Verification(verdict, answers, captured.program, reason.value, time.monotonic() - began)
+        answers, verdict, reason = None, "unsat", "the property allows no input"
+    else:
+        answers = solve_one(problem, Budget(seconds=left()), seed, records)
+        verdict, why = WORDS[answers.verdict(0)], answers.why(0)
+        reason = why.value
+        if verdict == "unknown" and why is Reason.TIME:
+            verdict = "timed-out"
+    check = None
+    if certificate is not None and records is not None and verdict == "unsat":
+        files, time_left = (Path(network), Path(prop)), left()
+        every = torch.arange(len(problem))
+        seconds_left = None if time_left is None else max(time_left, 0.0)
+        check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=seconds_left)
+    return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check)
 
 
-def solve_one(problem: Problem, budget: Budget, seed: int = 0) -> Answers:
-    """The answers of a problem that is a single case."""
+def solve_one(problem: Problem, budget: Budget, seed: int = 0, records: Records | None = None) -> Answers:
+    """The answers of a problem that is a single case; `records` is filled with what its proofs are made of."""
     with torch.random.fork_rng(devices=[]):
-        answers = quick(seed).solve(problem, budget)
+        answers = quick(seed, records).solve(problem, budget)
     return by_case(problem, replace(answers, found=inside_written(problem, answers.found)))
 
 

@@ -16,6 +16,7 @@ EPILOG = """[bold]Examples[/bold]
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --timeout 60
   fathom verify prop_1.vnnlib.gz --network N=acasxu_1_1.onnx.gz
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --serialise-assignments out/
+  fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --certificate proof.npz
 
 sat: the deployed program (onnxruntime) and the network over the real numbers both meet the property at the assignment printed. \
 unsat: no input over the real numbers meets it. unknown: rounding hides the answer, or the method has no more to try. \
@@ -42,6 +43,10 @@ def verify(
         bool,
         typer.Option("--competition", help="Print the assignment as ((X_0 v) ... (Y_0 v)), as competitions to 2025 have it."),
     ] = False,
+    certificate: Annotated[
+        Path | None,
+        typer.Option("--certificate", metavar="FILE", help="Write the proof of an unsat there, and have it checked."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="K", help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Decide one VNN-LIB property: is there an input that meets it?
@@ -54,23 +59,34 @@ def verify(
         raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
     began = time.monotonic() if context.obj is None else context.obj  # when the process started, where the command is all it does
     left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - began)
-    _answer(_file(network[0]), prop, left, serialise, competition=competition, seed=seed)
+    _answer(_file(network[0]), prop, left, serialise, certificate, competition=competition, seed=seed)
 
 
-def _answer(network: Path, prop: Path, left: float | None, serialise: Path | None, *, competition: bool, seed: int) -> None:
-    from fathom.cli.outputs import require_folder
+def _answer(
+    network: Path,
+    prop: Path,
+    left: float | None,
+    serialise: Path | None,
+    certificate: Path | None,
+    *,
+    competition: bool,
+    seed: int,
+) -> None:
+    from fathom.cli.outputs import require_file, require_folder
     from fathom.cli.progress import working
     from fathom.cli.watchdog import Watchdog
 
     until = None if left is None else time.monotonic() + left
     if serialise is not None:
         require_folder(serialise, "the assignment")
+    if certificate is not None:
+        require_file(certificate, "the certificate")
     with Watchdog(left), working(f"verifying {prop.name}"):
         from fathom.audits.verify import verify as run
         from fathom.capture.vnnlib import Style, assignment
         from fathom.capture.vnnlib import serialise as write
 
-        result = run(network, prop, None if until is None else until - time.monotonic(), seed)
+        result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate)
     typer.echo(result.verdict)
     if result.witness is not None:
         x, y = result.witness

@@ -1,0 +1,92 @@
+"""A proof written down as a certificate, and handed to the independent checker: a process of its own, which shares no code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fathom.capture.unpack import unpack
+from fathom.core.answer import Claim
+from fathom.core.errors import NotUnderstood
+from fathom.core.problem import Problem
+from fathom.prove.certificate import certificate, write
+from fathom.prove.record import Record
+
+LIMIT = 2 << 30
+"""Bytes of a model or property, uncompressed."""
+
+Records = list[tuple[Tensor, Record]]
+"""What each search recorded, with the sets that it was about."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of a proof's certificate."""
+
+    accepted: bool
+    words: str  # the checker's own; or why there was nothing to check, or no time to
+    seconds: float = 0.0  # of checking
+    size: int = 0  # bytes of the certificate; 0 where there is none
+
+    @property
+    def claim(self) -> Claim:
+        return Claim.CHECKED_CERTIFICATE if self.accepted else Claim.CERTIFICATE
+
+    def line(self) -> str:
+        """For a person."""
+        if self.accepted:
+            return f"{self.claim.value}: the independent checker accepted {self.size} bytes in {self.seconds:.2f} s"
+        return f"{self.claim.value}: {self.words}"
+
+
+def certify(
+    problem: Problem,
+    sets: Tensor,
+    records: Records,
+    files: tuple[Path, Path],
+    out: Path,
+    *,
+    numbered: bool,
+    seconds: float | None = None,
+) -> Check:
+    """Write the certificate that every set at `sets` is safe, and have it checked.
+
+    Args:
+        files: the model, and the VNN-LIB file or `problem.json`, as the checker is to read them.
+        out: the certificate's file, which appears whole or not at all.
+        numbered: whether the second file is a `problem.json`.
+        seconds: to check it, at most.
+    """
+    try:
+        content = certificate(problem, sets, records, *(unpack(file, LIMIT) for file in files), numbered=numbered)
+    except NotUnderstood as reason:
+        return Check(accepted=False, words=str(reason))
+    write(out, content)
+    return check(*files, out, seconds)
+
+
+def check(model: Path, prop: Path, out: Path, seconds: float | None = None) -> Check:
+    """What the independent checker says about a certificate."""
+    began, size = time.monotonic(), out.stat().st_size
+    command: Sequence[str] = [sys.executable, "-m", "fathom_checker", *map(str, (model, prop, out))]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=_quiet())
+    except subprocess.TimeoutExpired:
+        return Check(accepted=False, words="no time was left to check it; run `fathom check`", seconds=seconds or 0.0, size=size)
+    spent = time.monotonic() - began
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    words = lines[0] if lines else f"the checker ended with {done.returncode} and said nothing"
+    accepted = done.returncode == 0 and lines[:1] == ["accepted"]
+    return Check(accepted=accepted, words=words, seconds=spent, size=size)
+
+
+def _quiet() -> dict[str, str]:
+    """One thread for the checker: its arrays are small."""
+    return {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **os.environ}

@@ -1,0 +1,106 @@
+"""Proofs written down: every split and choice of a search arrives in the certificate, as docs/certificate.md has it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fathom.audits.verify import Verification, verify
+from fathom.prove import branch
+from fathom.prove.certificate import write
+from fathom.prove.record import CLAUSE, PHASE, Record, off
+from tests.command import write_model, write_property
+
+SIX = "(or (and (<= Y_0 {0}) (<= Y_1 {0})) (<= Y_2 {1}))"
+
+
+@pytest.fixture(params=["inputs", "phases"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways of splitting."""
+    if request.param == "phases":
+        monkeypatch.setattr(branch, "FEW_INPUTS", 0)
+    return str(request.param)
+
+
+def proved(folder: Path, seed: int, widths: tuple[int, ...] = (3, 12, 12, 3), wide: float = 0.6) -> tuple[Verification, Path]:
+    """A random network, and a property that is as tight as it can be and still be proved with some splits."""
+    model = write_model(folder / "model.onnx", widths, seed)
+    import onnxruntime
+
+    x = np.random.default_rng(seed).uniform(-wide, wide, (4000, widths[0])).astype(np.float32)
+    session = onnxruntime.InferenceSession(model.read_bytes())
+    y = np.concatenate([session.run(None, {"x": one[None]})[0] for one in x])
+    least = y.min(0) - 0.02 * (y.max(0) - y.min(0)) - 0.01
+    rule = SIX.format(np.maximum(y[:, 0], y[:, 1]).min() - 0.03, least[2])
+    prop = write_property(folder / "rule.vnnlib", -wide, wide, widths[0], 3, rule)
+    out = folder / "proof.npz"
+    return verify(model, prop, seconds=60, certificate=out), out
+
+
+def load(path: Path) -> dict[str, Any]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_proof_is_written_with_every_split(tmp_path: Path, way: str, seed: int) -> None:
+    answer, out = proved(tmp_path, seed)
+    assert answer.verdict == "unsat"
+    parts = load(out)
+    header = json.loads(bytes(parts["header"]))
+    assert header["format"] == "fathom certificate, version 1"
+    assert header["relus"] == ([] if way == "inputs" else ["v1", "v2"])
+    clauses = int(parts["row_clause"].max()) + 1
+    children = np.choose(parts["kind"], [0, 2, 2, clauses])
+    assert len(parts["tree_lower"]) + children.sum() == len(parts["kind"])  # every child is there
+    if way == "phases":
+        assert parts["kind"][0] == CLAUSE
+        records = parts["index"][parts["kind"] == 0]
+        assert sorted(records[records >= 0]) == [*range(len(parts["record_slopes"]))]
+        assert parts["slope_table"].shape == (len(parts["record_slopes"]), 24)
+        assert len(parts["multipliers"]) == parts["multiplier_start"][-1]
+        assert (parts["multipliers"] >= 0).all()
+
+
+def test_multipliers_stand_in_the_order_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(branch, "FEW_INPUTS", 0)
+    for seed in range(8):
+        _, out = proved(tmp_path, seed)
+        parts = load(out)
+        if (parts["kind"] == PHASE).sum() > 2:
+            break
+    kind, start = parts["kind"], parts["multiplier_start"]
+    clauses = int(parts["row_clause"].max()) + 1
+    children = np.choose(kind, [0, 2, 2, clauses])
+    parent = np.repeat(np.arange(len(kind)), children)
+    depth = {0: 0}
+    for child, mother in enumerate(parent, 1):
+        depth[child] = depth[int(mother)] + int(kind[mother] == PHASE)
+    for leaf in np.flatnonzero((kind == 0) & (parts["index"] >= 0)):
+        record = parts["index"][leaf]
+        assert start[record + 1] - start[record] == depth[int(leaf)]
+
+
+def test_nothing_is_recorded_unasked() -> None:
+    record = off()
+    nodes = record.split(record.plant(torch.arange(3)), PHASE, torch.arange(3))
+    assert nodes.shape == (6,)
+    assert not record.on
+    assert record.splits == [] == record.roots
+
+
+def test_a_record_beyond_its_limit_forgets_all() -> None:
+    record = Record(limit=100)
+    nodes = record.plant(torch.arange(4))
+    record.split(nodes, PHASE, torch.arange(4))
+    assert not record.on
+    assert record.splits == [] == record.closings
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    write(tmp_path / "proof.npz", b"whole")
+    assert [*tmp_path.iterdir()] == [tmp_path / "proof.npz"]
+    assert (tmp_path / "proof.npz").read_bytes() == b"whole"
