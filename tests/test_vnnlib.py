@@ -496,8 +496,8 @@ def test_a_megabyte_keeps_its_structure() -> None:
         ("(declare-const X_1)", "line 3, column 1", "2 arguments of declare-const, got 1"),
         ("(declare-fun X_1 (Real) Real)", "line 3, column 19", "got 'Real'"),
         ("(declare-fun X_1 Real Real)", "line 3, column 18", "() for a constant, got 'Real'"),
-        ("(vnnlib-version <2.0>)", "line 3, column 2", "VNN-LIB 2, which is not read yet"),
-        ("(declare-network N (declare-input X float32 [1,5]))", "line 3, column 21", "VNN-LIB 2, which is not read yet"),
+        ("(vnnlib-version <2.0>)", "line 3, column 2", "assert at the top level, got 'vnnlib-version'"),
+        ("(declare-network N (declare-input X float32 [1,5]))", "line 3, column 21", "got 'declare-input'"),
     ],
 )
 def test_what_is_not_understood_is_refused_with_its_place(text: str, place: str, message: str) -> None:

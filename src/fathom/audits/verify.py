@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from torch import Tensor
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify
 from fathom.audits.portfolio import quick
+from fathom.capture.captured import Captured
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
-from fathom.capture.vnnlib import read_property, to_problem
+from fathom.capture.vnnlib import Property, Query, read_property, to_problem
 from fathom.core.answer import Answers, Reason, Verdict, Witnesses
 from fathom.core.budget import Budget
 from fathom.core.confirm import confirm
+from fathom.core.errors import FathomError
 from fathom.core.network import Port
 from fathom.core.problem import Problem
 from fathom.core.program import Program
@@ -36,13 +39,20 @@ class Verification:
     reason: str  # a sentence
     seconds: float
     check: Check | None = None  # of an `unsat` for which a certificate was asked
+    query: Query | None = None  # what a property of VNN-LIB 2 declares
 
     @property
     def witness(self) -> tuple[Tensor, Tensor] | None:
-        """For `sat`: input [d] in the program's dtype, and the output [m] that the deployed program gives there."""
+        """For `sat`: input [d] in the program's dtype, and the output [m] that the deployed program gives there.
+
+        Those of VNN-LIB 2 are the inputs of all networks end to end, and the outputs and hidden values of all.
+        """
         if self.verdict != "sat" or self.answers is None:
             return None
-        return self.answers.found.x[0], self.answers.found.y[0]
+        x, y = self.answers.found.x[0], self.answers.found.y[0]
+        if self.query is None:
+            return x, y
+        return torch.stack([x[v] if v >= 0 else y[~v].to(x.dtype) for v in self.query.columns]), y[: self.query.outputs]
 
     @property
     def variables(self) -> tuple[tuple[Port, ...], tuple[Port, ...]]:
@@ -69,6 +79,24 @@ class Verification:
 
         return (variable("X", program.inputs),), (variable("Y", program.outputs),)
 
+    @property
+    def assignment(self) -> tuple[Tensor, Tensor, Sequence[Port], Sequence[Port]]:
+        """For `sat`, inputs [d] and outputs [m], and the variables that are slices of them.
+
+        Those of VNN-LIB 2 all count as inputs here, in the order in which they are declared: networks follow one another.
+        """
+        assert self.witness is not None
+        x, y = self.witness
+        if self.query is None:
+            return (x, y, *self.variables)
+        dtype = str(self.program.dtype).removeprefix("torch.")
+        ports = [
+            Port(tensor.name, tensor.shape, tensor.start + (0 if tensor.kind == "input" else len(x)), dtype)
+            for network in self.query.networks
+            for tensor in network.tensors
+        ]
+        return torch.cat([x.to(torch.float64), y.to(torch.float64)]), y[:0], ports, ()
+
     def notes(self) -> list[str]:
         """What a reviewer should know besides: sentences."""
         notes = [] if self.check is None else [self.check.line()]
@@ -89,16 +117,16 @@ class Verification:
 
 
 def verify(
-    network: str | Path,
+    network: str | Path | Mapping[str, str | Path],
     prop: str | Path,
     seconds: float | None = None,
     seed: int = 0,
     certificate: str | Path | None = None,
 ) -> Verification:
-    """Decide a VNN-LIB property of an ONNX model.
+    """Decide a VNN-LIB property of an ONNX model, or of several.
 
     Args:
-        network: an .onnx or .onnx.gz file.
+        network: an .onnx or .onnx.gz file; or one for each network that a property of VNN-LIB 2 declares, by its name.
         prop: a .vnnlib or .vnnlib.gz file.
         seconds: wall clock, from now on; None for no limit.
         certificate: where to write the proof of an `unsat`, for the independent checker; it is run at once, in what is left of
@@ -112,8 +140,11 @@ def verify(
     def left() -> float | None:
         return None if seconds is None else seconds - (time.monotonic() - began)
 
-    captured = read_onnx(network)
-    problem = to_problem(read_property(prop), captured)
+    found = read_property(prop)
+    if found.query is not None and certificate is not None:
+        raise FathomError(f"{found.name}: expected a property of VNN-LIB 1 for a certificate, got VNN-LIB 2; leave it out")
+    captured = _captured(found, network)
+    problem = to_problem(found, captured)
     records: Records | None = None if certificate is None else []
     if not len(problem):
         answers, verdict, reason = None, "unsat", "the property allows no input"
@@ -125,11 +156,28 @@ def verify(
             verdict = "timed-out"
     check = None
     if certificate is not None and records is not None and verdict == "unsat":
-        files, time_left = (Path(network), Path(prop)), left()
+        files, time_left = (_only(found, network), Path(prop)), left()
         every = torch.arange(len(problem))
         seconds_left = None if time_left is None else max(time_left, 0.0)
         check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=seconds_left)
-    return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check)
+    return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check, found.query)
+
+
+def _captured(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Captured:
+    if prop.query is None:
+        return read_onnx(_only(prop, network))
+    from fathom.capture.joint import read_joint
+
+    return read_joint(prop.query, network)
+
+
+def _only(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Path:
+    """The one file that VNN-LIB 1 speaks of."""
+    if isinstance(network, Mapping):
+        if len(network) != 1:
+            raise FathomError(f"{prop.name}: expected one model, since VNN-LIB 1 speaks of one, got {len(network)}")
+        (network,) = network.values()
+    return Path(network)
 
 
 def solve_one(problem: Problem, budget: Budget, seed: int = 0, records: Records | None = None) -> Answers:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
+from fathom.capture.vnnlib.declarations import Equivalence, Tensor
 from fathom.capture.vnnlib.formula import And, Formula, Linear, Not, Or, Row, Variable, combination, less, name_of
 from fathom.capture.vnnlib.tokens import Tokens
 from fathom.core.errors import NotUnderstood
@@ -19,17 +20,17 @@ from fathom.core.errors import NotUnderstood
 MOST_DIGITS = 1000
 """Of a number, and of what its exponent stands for: beyond any float, and still cheap to hold exactly."""
 
-Item = int | Linear | Row | And | Or | Not | None
-"""What a list is made of: a word (its token's index), a term, a formula, or () as None."""
+Item = int | Linear | Row | And | Or | Not | Tensor | Equivalence | None
+"""What a list is made of: a word (its token's index), a term, a formula, a part of a declaration, or () as None."""
 
 _NUMBER = re.compile(r"([-+]?)(?=\.?[0-9])([0-9]*)\.?([0-9]*)(?:[eE]([-+]?[0-9]+))?")
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
-_VERSION_2 = ("vnnlib-version", "declare-network", "declare-input", "declare-output", "declare-hidden")
 _CONNECTIVES = ("and", "or", "not", "=>")
 _COMPARISONS = ("<=", ">=", "<", ">", "=")
 _ARITHMETIC = ("+", "-", "*", "/")
 _FORMULAS = (Row, And, Or, Not)
-_TERM = "a number, a declared variable or a term (+ ...), (- ...), (* ...)"
+TERM = "a number, a declared variable or a term (+ ...), (- ...), (* ...)"
+AFFINE = "a number, so that the term stays affine in X and Y"
 _FORMULA = "a comparison such as (<= X_0 1) or a connective such as (and ...)"
 
 
@@ -47,11 +48,17 @@ def parse(tokens: Tokens) -> Parsed:
     Raises:
         NotUnderstood: with line and column, what was expected, and what came.
     """
-    return _Parser(tokens).run()
+    return Parser(tokens).run()
 
 
-class _Parser:
-    """State of one run. A list being read is [index of its "(", item, item, ...]; its first item is its head."""
+class Parser:
+    """State of one run. A list being read is [index of its "(", item, item, ...]; its first item is its head.
+
+    What VNN-LIB 2 says otherwise is in its own parser, which changes the methods `command`, `special`, `meaning`, `times` and
+    `called`, and leaves the reading of formulas as it is.
+    """
+
+    start = "a command such as (declare-const X_0 Real) or (assert ...)"
 
     def __init__(self, tokens: Tokens) -> None:
         self.tokens = tokens
@@ -61,12 +68,17 @@ class _Parser:
         self.assertions: list[Formula] = []
 
     def run(self) -> Parsed:
+        self.read()
+        return Parsed(self.count("X"), self.count("Y"), And(self.assertions))
+
+    def read(self) -> None:
+        """All commands, one after another."""
         stack: list[list[Item]] = []
         for index, text in enumerate(self.texts):
             if text == "(":
                 stack.append([index])
             elif not stack:
-                raise self.tokens.error(index, "a command such as (declare-const X_0 Real) or (assert ...)", repr(text))
+                raise self.tokens.error(index, self.start, repr(text))
             elif text != ")":
                 stack[-1].append(index)
             else:
@@ -76,8 +88,7 @@ class _Parser:
                 else:
                     self.command(done)
         if stack:
-            raise self.tokens.error(_opened(stack[-1]), "a `)` for this `(`", "the end of the file")
-        return Parsed(self.count("X"), self.count("Y"), And(self.assertions))
+            raise self.tokens.error(opened(stack[-1]), "a `)` for this `(`", "the end of the file")
 
     def count(self, letter: str) -> int:
         """How many variables of a letter there are.
@@ -136,6 +147,10 @@ class _Parser:
             return self.connective(items, name)
         if name in _ARITHMETIC:
             return self.arithmetic(items, name)
+        return self.special(items, name)
+
+    def special(self, items: list[Item], name: str) -> Item:
+        """A list that is neither term nor formula."""
         raise self.unknown(items, name, "and, or, not, =>, <=, >=, <, >, =, +, -, * or /")
 
     def connective(self, items: list[Item], name: str) -> Formula:
@@ -169,10 +184,10 @@ class _Parser:
         factor = Fraction(1)
         base = Linear({}, Fraction(1))
         for n, term in enumerate(terms, 2):
-            if any(term.coefficients.values()) and (base.coefficients or (name == "/" and n > 2)):
-                raise self.wrong(items, n, "a number, so that the term stays affine in X and Y")
             if any(term.coefficients.values()):
-                base = term
+                if name == "/" and n > 2:
+                    raise self.wrong(items, n, AFFINE)
+                base = self.times(items, n, base, term) if base.coefficients else term
             elif name == "*" or n == 2:
                 factor *= term.constant
             elif term.constant == 0:
@@ -181,6 +196,10 @@ class _Parser:
                 factor /= term.constant
         return combination([(factor, base)])
 
+    def times(self, items: list[Item], n: int, left: Linear, right: Linear) -> Linear:
+        """The product of two terms, neither of them constant; `right` is item n."""
+        raise self.wrong(items, n, AFFINE)
+
     # Items of lists, as what they must be.
 
     def term(self, items: list[Item], n: int) -> Linear:
@@ -188,19 +207,23 @@ class _Parser:
         if isinstance(item, Linear):
             return item
         if not isinstance(item, int):
-            raise self.wrong(items, n, _TERM)
+            raise self.wrong(items, n, TERM)
         text = self.texts[item]
         known = self.terms.get(text)
         if known is None:
-            known = self.terms[text] = Linear({}, self.number(items, n, text))
+            known = self.terms[text] = self.meaning(items, n, text)
         return known
+
+    def meaning(self, items: list[Item], n: int, text: str) -> Linear:
+        """What a word says that was not met before, and is no declared variable of VNN-LIB 1."""
+        if _VARIABLE.fullmatch(text):
+            raise self.wrong(items, n, f"a variable that is declared before its use, by (declare-const {text} Real)")
+        return Linear({}, self.number(items, n, text))
 
     def number(self, items: list[Item], n: int, text: str) -> Fraction:
         match = _NUMBER.fullmatch(text)
-        if not match and _VARIABLE.fullmatch(text):
-            raise self.wrong(items, n, f"a variable that is declared before its use, by (declare-const {text} Real)")
         if not match:
-            raise self.wrong(items, n, _TERM)
+            raise self.wrong(items, n, TERM)
         if len(text) > MOST_DIGITS or (match[4] and abs(int(match[4])) > MOST_DIGITS):
             raise self.wrong(items, n, f"a number of at most {MOST_DIGITS} digits and an exponent of at most that")
         sign, whole, places, exponent = match.groups()
@@ -223,14 +246,14 @@ class _Parser:
 
     def head(self, items: list[Item]) -> str:
         if len(items) == 1:
-            raise self.tokens.error(_opened(items), "a command such as (assert ...)", "()")
+            raise self.tokens.error(opened(items), "a command such as (assert ...)", "()")
         return self.word(items, 1)
 
     def arity(self, items: list[Item], least: int, most: int | None) -> None:
         count = len(items) - 2
         if count < least or (most is not None and count > most):
             bound = str(least) if least == most else f"at least {least}"
-            raise self.tokens.error(_opened(items), f"{bound} argument{'s' * (least != 1)} of {self.head(items)}", str(count))
+            raise self.tokens.error(opened(items), f"{bound} argument{'s' * (least != 1)} of {self.head(items)}", str(count))
 
     # Errors.
 
@@ -238,20 +261,20 @@ class _Parser:
         """An error about item n of a list."""
         item = items[n]
         kinds = {int: "", Linear: "an arithmetic term", type(None): "()", Row: "a comparison"}
+        kinds |= {Tensor: "a declaration", Equivalence: "a declaration"}
         got = repr(self.texts[item]) if isinstance(item, int) else kinds.get(type(item), "a formula")
         if isinstance(item, Linear) and len(item.coefficients) == 1:
-            got += f" in {name_of(next(iter(item.coefficients)))}"
-        return self.tokens.error(self.tokens.item(_opened(items), n), expected, got)
+            got += f" in {self.called(next(iter(item.coefficients)))}"
+        return self.tokens.error(self.tokens.item(opened(items), n), expected, got)
+
+    def called(self, variable: Variable) -> str:
+        return name_of(variable)
 
     def unknown(self, items: list[Item], name: str, expected: str) -> NotUnderstood:
-        if name in _VERSION_2:
-            return self.tokens.error(
-                _opened(items) + 1, "VNN-LIB 1", f"{name!r} of VNN-LIB 2, which is not read yet; convert the file to VNN-LIB 1"
-            )
-        return self.tokens.error(_opened(items) + 1, expected, repr(name))
+        return self.tokens.error(opened(items) + 1, expected, repr(name))
 
 
-def _opened(items: list[Item]) -> int:
+def opened(items: list[Item]) -> int:
     """The index of the token that opens a list."""
     opened = items[0]
     assert isinstance(opened, int)

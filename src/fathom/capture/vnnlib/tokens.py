@@ -9,6 +9,9 @@ from fathom.core.errors import NotUnderstood
 
 _TOKEN = re.compile(r"[()]|[^\s();]+|;[^\n]*")
 
+INDEXED = re.compile(r'[()]|;[^\n]*|"(?:[^"\\\n]|\\.)*"|[^\s();"\[\]]+(?:\s*\[[^\[\]();"]*\])?|["\[\]]')
+"""The tokens of VNN-LIB 2: a word takes the brackets behind it along, as in X[0, 1] and in real [2,3]; strings are one token."""
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -17,10 +20,11 @@ class Tokens:
     name: str
     source: str
     texts: list[str]
+    pattern: re.Pattern[str] = _TOKEN
 
     @staticmethod
-    def of(name: str, source: str) -> Tokens:
-        return Tokens(name, source, [text for text in _TOKEN.findall(source) if text[0] != ";"])
+    def of(name: str, source: str, pattern: re.Pattern[str] = _TOKEN) -> Tokens:
+        return Tokens(name, source, [text for text in pattern.findall(source) if text[0] != ";"], pattern)
 
     def item(self, opened: int, count: int) -> int:
         """The index of the token where item number `count` (from 1) of the list that opens at token `opened` starts."""
@@ -36,7 +40,7 @@ class Tokens:
 
     def error(self, index: int, expected: str, got: str) -> NotUnderstood:
         """An error at the token `index`, or at the end of the file where there is none; with line and column, from 1."""
-        starts = (match.start() for match in _TOKEN.finditer(self.source) if match[0][0] != ";")
+        starts = (match.start() for match in self.pattern.finditer(self.source) if match[0][0] != ";")
         start = next((start for count, start in enumerate(starts) if count == index), len(self.source))
         line = self.source.count("\n", 0, start) + 1
         column = start - self.source.rfind("\n", 0, start)

@@ -1,7 +1,6 @@
 """`fathom supports`: what can be asked, in the words of the VNN-LIB standard, for tools that choose among solvers.
 
-Theories are about queries. VNN-LIB 1, which is what is read, declares one network with one X and one Y and no hidden nodes,
-whatever the ONNX file behind it has; its constraints are linear, over inputs and outputs together too.
+Theories are about queries: which of those that the language allows are understood. A theory is listed behind those within it.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ CAPABILITIES: dict[str, tuple[str, ...] | Callable[[], tuple[str, ...]]] = {
     "--onnx-operators": _operators,
     # Proofs are about the file's weights in real arithmetic. Those of the float32 program would be another claim.
     "--onnx-element-types": ("real",),
-    "--vnnlib-versions": ("1.0", "1.0"),
-    "--hidden-node-theories": ("NH",),
-    "--multiple-input-output-theories": ("SIO",),
-    "--multiple-network-theories": ("SNET",),
+    "--vnnlib-versions": ("1.0", "2.0"),
+    "--hidden-node-theories": ("NH", "H"),
+    "--multiple-input-output-theories": ("SIO", "MIO"),
+    "--multiple-network-theories": ("SNET", "MENET", "MINET", "MNET"),
     "--multiple-node-comparison-theories": ("SNC", "MNC"),
-    "--arithmetic-complexity-theories": ("BND", "OUTC", "LIN"),
+    "--arithmetic-complexity-theories": ("BND", "OUTC", "LIN", "POLY"),
     # Alternatives share the network's passes and one search, so whoever splits them into several queries loses by it.
     "--optimised-disjunctive-reasoning": ("true",),
     "--serialise-assignments": ("true",),

@@ -1,4 +1,4 @@
-"""`fathom verify`: one property of one model, as the VNN-LIB standard's command line has it."""
+"""`fathom verify`: one property of one model or several, as the VNN-LIB standard's command line has it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ EPILOG = """[bold]Examples[/bold]
   fathom verify prop_1.vnnlib.gz --network N=acasxu_1_1.onnx.gz
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --serialise-assignments out/
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --certificate proof.npz
+  fathom verify same.vnnlib --network teacher=large.onnx --network student=small.onnx
 
 sat: the deployed program (onnxruntime) and the network over the real numbers both meet the property at the assignment printed. \
 unsat: no input over the real numbers meets it. unknown: rounding hides the answer, or the method has no more to try. \
@@ -29,7 +30,8 @@ def verify(
     context: typer.Context,
     prop: Annotated[Path, typer.Argument(metavar="PROPERTY", help="A .vnnlib or .vnnlib.gz file.")],
     network: Annotated[
-        list[str], typer.Option("--network", metavar="[NAME=]FILE", help="The .onnx or .onnx.gz file that it speaks of.")
+        list[str],
+        typer.Option("--network", metavar="[NAME=]FILE", help="The .onnx or .onnx.gz file that it speaks of; one a network."),
     ],
     timeout: Annotated[
         float | None,
@@ -53,17 +55,15 @@ def verify(
 
     The first line of standard output is sat, unsat, unknown or timed-out; after sat follows the assignment.
     """
-    if len(network) != 1:
-        raise typer.BadParameter(f"expected one network, got {len(network)}; VNN-LIB 1 speaks of one", param_hint="--network")
     if timeout is not None and not timeout >= 0:
         raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
     began = time.monotonic() if context.obj is None else context.obj  # when the process started, where the command is all it does
     left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - began)
-    _answer(_file(network[0]), prop, left, serialise, certificate, competition=competition, seed=seed)
+    _answer(_files(network), prop, left, serialise, certificate, competition=competition, seed=seed)
 
 
 def _answer(
-    network: Path,
+    network: Path | dict[str, Path],
     prop: Path,
     left: float | None,
     serialise: Path | None,
@@ -89,25 +89,33 @@ def _answer(
         result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate)
     typer.echo(result.verdict)
     if result.witness is not None:
-        x, y = result.witness
+        x, y, *variables = result.assignment
         if serialise is not None:
-            write(serialise, x, y, *result.variables)
+            write(serialise, x, y, *variables)
         elif competition:
-            typer.echo(assignment(x, y, Style.COMPETITION))
+            typer.echo(assignment(*result.witness, Style.COMPETITION))
         else:
-            typer.echo(assignment(x, y, Style.STANDARD, *result.variables))
+            typer.echo(assignment(x, y, Style.STANDARD, *variables))
     for line in (f"{result.reason}; {result.seconds:.2f} s, arithmetic: real", *result.notes()):
         complain(line)
 
 
-def _file(network: str) -> Path:
-    """The file in NAME=FILE, the standard's form, or in FILE.
+def _files(networks: list[str]) -> Path | dict[str, Path]:
+    """The files in NAME=FILE, the standard's form, by name; a single one may go without.
 
     Raises:
-        typer.BadParameter: there is none.
+        typer.BadParameter: there is none, or one of several is not named or has another's name.
     """
-    name, separator, path = network.partition("=")
-    file = path if separator and name.isidentifier() and not Path(network).exists() else network
-    if not file:
-        raise typer.BadParameter(f"expected FILE or NAME=FILE, got {network!r}", param_hint="--network")
-    return Path(file)
+    files: dict[str, Path] = {}
+    for network in networks:
+        name, separator, path = network.partition("=")
+        named = bool(separator) and name.replace("-", "_").isidentifier() and not Path(network).exists()
+        file = path if named else network
+        if not file:
+            raise typer.BadParameter(f"expected FILE or NAME=FILE, got {network!r}", param_hint="--network")
+        if not named and len(networks) == 1:
+            return Path(file)
+        if not named or name in files:
+            raise typer.BadParameter(f"expected NAME=FILE, once for each of several, got {network!r}", param_hint="--network")
+        files[name] = Path(file)
+    return files
