@@ -1,0 +1,82 @@
+"""What has to be proved, as obligations in rational numbers, and whether the trees of a certificate are about all of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from fractions import Fraction
+
+from fathom_checker.certificate import Certificate
+from fathom_checker.errors import Rejected
+from fathom_checker.numbers import Array
+from fathom_checker.region import Balls
+
+Key = tuple[tuple[int, Fraction], ...]
+"""Coefficients of a row over (y, x) that are not 0, by ascending place, divided by the magnitude of the first."""
+Row = tuple[Key, Fraction, bool]
+"""A row with its constant divided likewise; whether it holds only where it is < 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class Obligation:
+    """No input of a box [d] may meet all the rows. `number`: of the set in problem.json, or -1."""
+
+    name: str
+    lower: Array
+    upper: Array
+    rows: dict[Key, list[tuple[Fraction, bool]]]
+    number: int = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    inputs: int
+    outputs: int
+    obligations: list[Obligation]
+    balls: Balls | None = None  # one for each set
+
+
+def normal(coefficients: dict[int, Fraction], constant: Fraction, *, strict: bool) -> Row:
+    """A row `sum coefficients + constant <= 0` up to a positive factor."""
+    places = sorted(place for place, value in coefficients.items() if value)
+    size = abs(coefficients[places[0]]) if places else Fraction(1)
+    return tuple((place, coefficients[place] / size) for place in places), constant / size, strict
+
+
+def by_key(rows: list[Row]) -> dict[Key, list[tuple[Fraction, bool]]]:
+    found = defaultdict(list)
+    for key, constant, strict in rows:
+        found[key].append((constant, strict))
+    return found
+
+
+def require_answered(question: Question, certificate: Certificate) -> None:
+    """Raises: Rejected: no tree is about one of the obligations."""
+    specs: list[list[list[Row]]] = [[[] for _ in range(count)] for count in certificate.clauses]
+    for row in range(len(certificate["rows"])):
+        values = certificate["rows"][row].tolist()
+        coefficients = {place: Fraction(value) for place, value in enumerate(values) if value}
+        constant, strict = Fraction(float(certificate["row_constant"][row])), bool(certificate["row_strict"][row])
+        clauses = specs[certificate["row_spec"][row]]
+        clauses[certificate["row_clause"][row]].append(normal(coefficients, constant, strict=strict))
+    lower, upper, number = certificate["tree_lower"], certificate["tree_upper"], certificate["tree_set"]
+    same = defaultdict(list)  # a quick way to trees of just the box that is asked for
+    for tree in range(len(lower)):
+        same[lower[tree].tobytes(), upper[tree].tobytes(), int(number[tree])].append(tree)
+    for asked in question.obligations:
+        quick = same.get((asked.lower.tobytes(), asked.upper.tobytes(), asked.number), [])
+        if any(_answers(specs[certificate["tree_spec"][tree]], asked) for tree in quick):
+            continue
+        around = (lower <= asked.lower).all(1) & (upper >= asked.upper).all(1) & (number == asked.number)
+        if not any(_answers(specs[certificate["tree_spec"][tree]], asked) for tree in around.nonzero()[0]):
+            raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
+
+
+def _answers(clauses: list[list[Row]], asked: Obligation) -> bool:
+    """Whether the obligation's rows imply all rows of one of the clauses."""
+
+    def follows(row: Row) -> bool:
+        key, constant, strict = row
+        return any(constant <= k and (s or not strict) for k, s in asked.rows.get(key, ()))
+
+    return any(all(map(follows, clause)) for clause in clauses)
