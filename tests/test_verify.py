@@ -79,7 +79,14 @@ def test_a_broken_property_is_not_bounded_any_more(doubled: Path, tmp_path: Path
             return super().solve(problem, *rest, **more)
 
     problem = to_problem(read_property(asked(tmp_path, "0.1", "0.6", "(>= Y_0 1.0)")), read_onnx(doubled))
-    answers = replace(quick(), bounds=(Watched(),), stage=stages.append).solve(problem, Budget(seconds=20))
+    answers = replace(quick(problem), bounds=(Watched(),), stage=stages.append).solve(problem, Budget(seconds=20))
     assert answers.broken.all()
     assert "bounds" in stages
     assert not bounded
+
+
+def test_an_easy_proof_waits_for_no_long_attack(doubled: Path, tmp_path: Path) -> None:
+    problem = to_problem(read_property(asked(tmp_path, "0.1", "0.6", "(>= Y_0 1.3)")), read_onnx(doubled))
+    answers = quick(problem).solve(problem, Budget(seconds=20))
+    assert answers.proved.all()
+    assert answers.cost.forward.max() < 50  # a long attack takes thousands

@@ -7,7 +7,7 @@ program for more. Worst margins are put exactly at 0 and within a few units in t
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 import fathom.prove
 import fathom.prove.branch
 import fathom.prove.search
+from fathom.attacks.gradient import Gradient
 from fathom.audits.cases import by_case
 from fathom.capture.graph import Graph
 from fathom.core.answer import Answers, Reason
@@ -29,12 +30,13 @@ from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
 from fathom.core.program import Program
 from fathom.core.region import Region
-from fathom.core.solver import Hints, Solver
+from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.core.spec import Spec
 from fathom.ops.dense import Dense
 from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.sum import Sum
 from fathom.overseers.linear_rules import LinearRules
+from fathom.prove.branch import BranchAndBound
 from fathom.prove.input_split import LEAST
 from fathom.regions.box import BoxRegion
 from fathom.regions.l1 import L1Ball
@@ -285,6 +287,33 @@ def test_hints_help_and_are_kept(solver: Solver, split: None) -> None:
     assert (again.lower >= first.lower).all() and (again.decided >= first.decided).all()
     done = solver.solve(case.problem, Budget(passes=0), Hints(answers=again))
     assert torch.equal(done.lower, torch.fmax(done.lower, again.lower)) and (done.decided >= again.decided).all()
+
+
+@dataclass(frozen=True)
+class Watched(Solver):
+    """An attack that notes the sets it was called for."""
+
+    attack: Solver
+    calls: list[int] = field(default_factory=list)
+
+    def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
+        assert hints.answers is not None and not hints.answers.decided.any()
+        self.calls.append(len(problem))
+        return self.attack.solve(problem, budget, hints, observe)
+
+
+@both_ways
+def test_attacks_beside_the_search_work_on_what_stands_open_and_change_no_truth(
+    split: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fathom.prove.search, "BESIDE_AFTER", 1)
+    case = posed(5, n=51, d=2, width=5)
+    attacks = tuple(Watched(Gradient(seed=k, restarts=2, steps=5)) for k in range(3))
+    answers = BranchAndBound(beside=attacks).solve(case.problem, Budget(passes=150))
+    check(case, answers)
+    calls = [attack.calls for attack in attacks]
+    assert all(len(call) == 1 for call in calls), calls
+    assert 51 > calls[0][0] >= calls[1][0] >= calls[2][0] > 0
 
 
 # --- corners --------------------------------------------------------------------------------------------------------------

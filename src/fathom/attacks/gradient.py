@@ -45,6 +45,7 @@ class Gradient(Solver):
     restarts: int = 10  # starting points of each set, at least: a batch of few sets is filled up with more
     steps: int = 30  # of each descent
     nearest: int = 3  # clauses attacked from each starting point
+    full: int = FULL  # descents that a batch of few sets is filled up to
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         board = Board(problem, budget, hints, observe)
@@ -52,7 +53,7 @@ class Gradient(Solver):
         generator = torch.Generator().manual_seed(self.seed)
         width, aims = _width(problem, objective, budget), min(self.nearest, objective.clause_count)
         self._look(board, objective)
-        spare = min(width, FULL) // max(len(board.going()) * aims, 1)
+        spare = min(width, self.full) // max(len(board.going()) * aims, 1)
         rounds, done = board.given.shape[1] + max(self.restarts, spare), 0
         while done < rounds and len(sets := board.going()):
             # The first round alone breaks what is easy; then as many rounds at once as fill a batch, in at least four stages.

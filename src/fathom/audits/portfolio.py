@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import final
@@ -15,6 +16,7 @@ from fathom.attacks.values import Values
 from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
+from fathom.bounds.intermediate import bends
 from fathom.core.answer import Answers, Reason
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
@@ -23,6 +25,7 @@ from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.branch import BranchAndBound
 from fathom.prove.record import Record
+from fathom.prove.work import products
 
 
 @final
@@ -32,9 +35,9 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed; a short attack on all sets; bounds; a long attack on those that stand; branch and bound on groups
-        of what is left, the least lower bound first, each group with its share of the time that remains; last, how bad the
-        broken cases get.
+    Method: hints are replayed; a short attack on all sets; bounds; a long attack on those that stand, or several beside branch
+        and bound; branch and bound on groups of what is left, the least lower bound first, each group with its share of the time
+        that remains; last, how bad the broken cases get.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -42,8 +45,9 @@ class Portfolio(Solver):
     case_seconds: float = 60.0  # of branch and bound for one case, at most
     case_boxes: int | None = None  # sub-problems of one set, at most: unlike seconds, the same on every machine
     attack_share: float = 0.1  # of the seconds, at most, for each of the two attacks
-    long_restarts: int = 30
-    long_steps: int = 50
+    opening: Gradient = Gradient()  # where there are gradients
+    longer: Gradient | None = Gradient(restarts=30, steps=50)  # before branch and bound
+    beside: tuple[Gradient, ...] = ()  # in the midst of branch and bound
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
     worsen: bool = True  # also ask how bad broken cases can be: bound them, and search on from their failures at the end
@@ -66,9 +70,9 @@ class Portfolio(Solver):
                 standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
             for bound in self.bounds[1 if self.worsen else 0 : None if self.records is None else 1]:
                 standing.run(bound, standing.open(), self._rest(budget, clock))
-            long = Gradient(seed=self.seed, restarts=self.long_restarts, steps=self.long_steps)
-            self.stage("longer attack")
-            standing.run(long, standing.open(), attacks)
+            if self.longer is not None:
+                self.stage("longer attack")
+                standing.run(replace(self.longer, seed=self.seed), standing.open(), attacks)
             self.stage("branch and bound")
             self._search(standing, budget, clock)
         if self.worsen and clock.over() is None:
@@ -79,13 +83,14 @@ class Portfolio(Solver):
         return standing.answers
 
     def _attack(self, problem: Problem) -> Solver:
-        return Gradient(seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
+        return replace(self.opening, seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
 
     def _exact(self, sets: Tensor) -> Solver:
+        beside = tuple(replace(attack, seed=self.seed + k) for k, attack in enumerate(self.beside, 1))
         if self.records is None:
-            return BranchAndBound()
+            return BranchAndBound(beside=beside)
         self.records.append((sets, Record()))
-        return BranchAndBound(record=self.records[-1][1])
+        return BranchAndBound(beside=beside, record=self.records[-1][1])
 
     def _rest(self, budget: Budget, clock: Clock) -> Budget:
         return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
@@ -156,14 +161,30 @@ class _Standing:
         self.observe(self.answers)
 
 
-def quick(seed: int = 0, records: list[tuple[Tensor, Record]] | None = None) -> Portfolio:
-    """The portfolio for a single property, on which branch and bound may take all the time there is."""
+def quick(problem: Problem, seed: int = 0, records: list[tuple[Tensor, Record]] | None = None) -> Portfolio:
+    """The portfolio for a single property, on which branch and bound may take all the time there is.
+
+    Nearly every failure is found by the first few descents, and nearly every easy proof costs less than many. So the opening
+    attack takes no more passes than the first bound will; longer ones come where branch and bound turns out long.
+    """
     return Portfolio(
         seed=seed,
         case_seconds=float("inf"),
-        bounds=(Crown(),),
-        long_restarts=300,
-        long_steps=100,
+        opening=_opening(problem),
+        longer=None,
+        beside=(Gradient(), Gradient(restarts=300, steps=100), Gradient(restarts=1000, steps=100)),
+        bounds=(),
         worsen=False,
         records=records,
     )
+
+
+def _opening(problem: Problem) -> Gradient:
+    """An attack of about as many passes as it takes to bound the inside of the network once."""
+    attack = Gradient(steps=15, restarts=10, full=0)
+    if problem.network is None:
+        return attack
+    sums = products(problem.network)
+    rows = sum(2 * math.prod(problem.network.nodes[i].shape) * sums[i] for i in bends(problem.network)) / max(sums[-1], 1.0)
+    started = 1 + rows / (2 * attack.steps * (1 + attack.nearest))
+    return replace(attack, restarts=int(min(attack.restarts, started)))

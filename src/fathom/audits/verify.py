@@ -183,7 +183,7 @@ def _only(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Pat
 def solve_one(problem: Problem, budget: Budget, seed: int = 0, records: Records | None = None) -> Answers:
     """The answers of a problem that is a single case; `records` is filled with what its proofs are made of."""
     with torch.random.fork_rng(devices=[]):
-        answers = quick(seed, records).solve(problem, budget)
+        answers = quick(problem, seed, records).solve(problem, budget)
     return by_case(problem, replace(answers, found=inside_written(problem, answers.found)))
 
 

@@ -32,6 +32,7 @@ class BranchAndBound(Solver):
     """
 
     tolerance: float = 1e-3  # relative width at which a bracket is tight, for the goal `value`
+    beside: tuple[Solver, ...] = ()  # attacks on what stands open: the first after 8 rounds, each next after twice as many
     record: Record | None = field(default=None, repr=False, compare=False)  # an empty one, to be filled for a certificate
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
@@ -42,9 +43,9 @@ class BranchAndBound(Solver):
         memory, clock = budget.memory // 4, budget.start()
         if splits_inputs(problem):
             tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)
-            return search(problem, tree, budget, hints, observe, self.tolerance)
+            return search(problem, tree, budget, hints, observe, self.tolerance, self.beside)
         phases = PhaseTree(problem, memory, late=clock.late, record=self.record)
-        return search(problem, phases, budget, hints, observe, self.tolerance)
+        return search(problem, phases, budget, hints, observe, self.tolerance, self.beside)
 
 
 def splits_inputs(problem: Problem) -> bool:

@@ -7,7 +7,8 @@ time.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, Self, TypeVar
 
 import torch
@@ -20,10 +21,12 @@ from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
 from fathom.core.region import Projectable
-from fathom.core.solver import Hints, Observer
+from fathom.core.solver import Hints, Observer, Solver
 
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
 ATTACK_LEAVES = 64
+BESIDE_AFTER = 8  # rounds before the first longer attack; most searches are over by then
+BESIDE_SHARE = 0.1  # of the seconds, at most, for each of them
 OBSERVE_SECONDS = 1.0
 SLOW_ROUND = 4.0  # seconds, after which rounds are made smaller so that the clock is looked at in time
 
@@ -147,8 +150,19 @@ def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
     return points.to(torch.float64)
 
 
-def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observe: Observer, tolerance: float = 1e-3) -> Answers:
-    """Split until every set is decided (or its bracket is tight, by the budget's goal), the budget is spent, or told to stop."""
+def search(
+    problem: Problem,
+    tree: Tree[L],
+    budget: Budget,
+    hints: Hints,
+    observe: Observer,
+    tolerance: float = 1e-3,
+    beside: Sequence[Solver] = (),
+) -> Answers:
+    """Split until every set is decided (or its bracket is tight, by the budget's goal), the budget is spent, or told to stop.
+
+    `beside`: attacks for the sets that stand open after 8, 16, 32, ... rounds.
+    """
     clock = budget.start()
     outputs = sum(port.size for port in problem.program.outputs)
     answers = hints.answers or Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
@@ -164,12 +178,13 @@ def search(problem: Problem, tree: Tree[L], budget: Budget, hints: Hints, observ
     state = Frontier(problem, budget.goal, limit, tolerance, answers, searched, closed, stuck, spent, leaves, counts)
     state.consider(leaves.owner, leaves.point)
     state.leaves = state.settle(leaves)
-    reason = _run(state, tree, clock, observe)
+    reason = _run(state, tree, clock, observe, beside)
     return answers.tighten(state.bracket(reason))
 
 
-def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> Reason:
+def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer, beside: Sequence[Solver]) -> Reason:
     """Rounds, until none is left to do or the clock says why not."""
+    due = {BESIDE_AFTER << k: attack for k, attack in enumerate(beside)}
     rounds, told, size = 0, time.monotonic(), min(64, tree.batch)
     while len(state.leaves):
         stop = clock.over()
@@ -184,12 +199,14 @@ def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer) -> 
             state.stuck[last.owner[last.margin <= 0]] = True
         state.boxes += torch.bincount(children.owner, minlength=len(state.closed))
         state.consider(children.owner, children.point)
+        slow = time.monotonic() - began > SLOW_ROUND
+        state.leaves = state.leaves.join(state.settle(children))
         if rounds % ATTACK_EVERY == 0:
             _attack(state)
-        state.leaves = state.leaves.join(state.settle(children))
+        if rounds in due:
+            _attack_longer(state, due[rounds], clock)
         state.leaves = state.settle(state.leaves)
         rounds += 1
-        slow = time.monotonic() - began > SLOW_ROUND
         size = max(1, size // 2) if slow else min(tree.batch, 2 * size)
         if time.monotonic() - told > OBSERVE_SECONDS:
             observe(state.bracket(Reason.TIME))
@@ -216,3 +233,13 @@ def _attack(state: Frontier[L]) -> None:
     found = descend(state.problem, worst.owner, worst.point, objective=state.objective)
     sets = torch.isfinite(found.margin).nonzero()[:, 0]
     state.consider(sets, found.x[sets])
+
+
+def _attack_longer(state: Frontier[L], attack: Solver, clock: Clock) -> None:
+    """Let an attack work on all sets that stand open."""
+    sets = torch.unique(state.leaves.owner)
+    if len(sets):
+        seconds = None if clock.budget.seconds is None else min(BESIDE_SHARE * clock.budget.seconds, max(clock.remaining, 0.0))
+        known = Hints(answers=state.answers.take(sets))
+        part = attack.solve(state.problem.take(sets), replace(clock.budget, seconds=seconds, passes=None), known)
+        state.answers = state.answers.put(sets, part)
