@@ -133,7 +133,8 @@ def _by_backward(
         return box
     shape = box.lower.shape[1:]
     lower, upper = flat(box.lower, 1), flat(box.upper, 1)
-    # The unstable elements first; sets with fewer are padded with stable ones, which does no harm.
+    # The unstable elements first; sets with fewer are padded with stable ones, which stay as they are: a set's boxes are the same
+    # in whatever company it is bounded, and its certificate holds.
     index = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
     widest = max(math.prod(node.shape) for node in network.nodes[: at + 1])
     per_row = 2 * widest * 8 * WORKING_COPIES
@@ -148,8 +149,9 @@ def _by_backward(
         for piece in torch.split(index[owners], count, 1):
             now = lower[owners].gather(1, piece), upper[owners].gather(1, piece)
             better = now if late() else _extremes(network, part, inner, account, at, piece)
-            low.append(torch.maximum(now[0], better[0]))
-            high.append(torch.minimum(now[1], better[1]))
+            open_ = mask[owners].gather(1, piece)
+            low.append(torch.where(open_, torch.maximum(now[0], better[0]), now[0]))
+            high.append(torch.where(open_, torch.minimum(now[1], better[1]), now[1]))
         lowers.append(torch.cat(low, 1))
         uppers.append(torch.cat(high, 1))
     lower, upper = lower.scatter(1, index, torch.cat(lowers)), upper.scatter(1, index, torch.cat(uppers))
