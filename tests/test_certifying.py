@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from fathom.audits.verify import Verification, verify
+from fathom.bounds.intermediate import tighten
+from fathom.capture.onnx_file import read_onnx
 from fathom.prove import branch
 from fathom.prove.certificate import write
 from fathom.prove.record import CLAUSE, PHASE, Record, off
+from fathom.regions.box import BoxRegion
 from tests.command import write_model, write_property
 
 SIX = "(or (and (<= Y_0 {0}) (<= Y_1 {0})) (<= Y_2 {1}))"
@@ -49,6 +52,8 @@ def load(path: Path) -> dict[str, Any]:
 def test_a_proof_is_written_with_every_split(tmp_path: Path, way: str, seed: int) -> None:
     answer, out = proved(tmp_path, seed)
     assert answer.verdict == "unsat"
+    assert answer.check is not None
+    assert answer.check.accepted, answer.check.words
     parts = load(out)
     header = json.loads(bytes(parts["header"]))
     assert header["format"] == "fathom certificate, version 1"
@@ -82,6 +87,21 @@ def test_multipliers_stand_in_the_order_of_the_path(tmp_path: Path, monkeypatch:
     for leaf in np.flatnonzero((kind == 0) & (parts["index"] >= 0)):
         record = parts["index"][leaf]
         assert start[record + 1] - start[record] == depth[int(leaf)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_boxes_are_the_same_alone_and_in_company(tmp_path: Path, seed: int) -> None:
+    """Stable elements that pad a batch once came back tighter than a checker can know, who bounds only unstable ones."""
+    network = read_onnx(write_model(tmp_path / "model.onnx", (3, 12, 12, 3), seed)).network.freeze(torch.float64)
+    generator = torch.Generator().manual_seed(seed)
+    lower = torch.rand(24, 3, generator=generator, dtype=torch.float64) * 2 - 1
+    region = BoxRegion(lower, lower + torch.rand(24, 1, generator=generator, dtype=torch.float64))
+    together, _ = tighten(network, region)
+    for i in range(24):
+        alone, _ = tighten(network, region.take(torch.tensor([i])))
+        for one, all_ in zip(alone, together, strict=True):
+            torch.testing.assert_close(one.lower[0], all_.lower[i], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(one.upper[0], all_.upper[i], rtol=1e-9, atol=1e-12)
 
 
 def test_nothing_is_recorded_unasked() -> None:

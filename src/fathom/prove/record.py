@@ -116,7 +116,7 @@ class Record:
         row, neuron = signs.nonzero().unbind(1)
         closed = Closings(
             node.numpy().copy(),
-            weight.to(torch.float64).numpy().copy(),
+            (weight / weight.sum(1, keepdim=True)).to(torch.float64).numpy(),  # the scale that multipliers are in
             (slopes * LEVELS).round().to(torch.uint8).numpy(),
             row.numpy(),
             neuron.numpy(),
