@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from fractions import Fraction
 from pathlib import Path
@@ -22,8 +23,10 @@ from fathom.capture.joint import read_joint
 from fathom.capture.monomials import append_monomials
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.vnnlib import Property, read_property, to_problem
+from fathom.capture.vnnlib.declarations import MOST_MONOMIALS
 from fathom.capture.vnnlib.query import parse_query
 from fathom.core.errors import FathomError, NotUnderstood
+from fathom.ops.dense import Dense
 
 VERSION = "(vnnlib-version <2.0>)\n"
 ONE = VERSION + "(declare-network N (declare-input X real [1,2]) (declare-output Y real [2]))\n"
@@ -89,14 +92,55 @@ def test_unequal_is_one_of_two_alternatives() -> None:
     assert all(row.strict for (row,) in only.clauses)
 
 
-def test_products_are_multiplied_out() -> None:
-    found = of(ONE + UNIT + "(assert (<= (* (+ X[0,0] Y[1] 1) (- X[0,0] Y[1]) 2) (* X[0,1] X[0,1] X[0,1])))")
-    assert found.query is not None
-    point = {0: Fraction(2), 1: Fraction(3), ~0: Fraction(5), ~1: Fraction(7)}
-    for place, monomial in enumerate(found.query.monomials):
-        point[~(2 + place)] = Fraction(int(np.prod([int(point[v]) for v in monomial])))
+def value(found: Property, point: dict[int, Fraction], variable: int) -> Fraction:
+    """A variable, a product of variables and sums, or a sum of variables at a point."""
+    query = found.query
+    assert query is not None
+    if ~variable >= query.outputs + MOST_MONOMIALS:
+        terms, constant = query.sums[~variable - query.outputs - MOST_MONOMIALS]
+        return sum((c * point[v] for v, c in terms), Fraction(constant))
+    if ~variable >= query.outputs:
+        factors = [value(found, point, v) for v in query.monomials[~variable - query.outputs]]
+        return math.prod(factors, start=Fraction(1))
+    return point[variable]
+
+
+LONG = Fraction("0.12345678901234567891")
+"""More digits than a float64 has, so that a sum with it is multiplied out."""
+
+TERMS = [
+    ("(* (+ X[0,0] Y[1] 1) (- X[0,0] Y[1]) 2)", lambda a, b, c, d: (a + d + 1) * (a - d) * 2),
+    ("(* X[0,1] X[0,1] X[0,1])", lambda a, b, c, d: b**3),
+    ("(* (- Y[0] Y[1]) (- Y[1] Y[0]))", lambda a, b, c, d: -((c - d) ** 2)),
+    (
+        "(* (+ (* 0.1 X[0,0]) (* 0.3 Y[0]) 0.7) (+ 0.7 (* 0.3 Y[0]) (/ X[0,0] 10)))",
+        lambda a, b, c, d: ((a + 3 * c + 7) / 10) ** 2,
+    ),
+    ("(* (+ (* X[0,0] Y[0]) 3) (+ X[0,1] 1) (- Y[1] X[0,1]))", lambda a, b, c, d: (a * c + 3) * (b + 1) * (d - b)),
+    (
+        "(* (+ (* 0.12345678901234567891 X[0,0]) 1) (+ Y[0] 1))",
+        lambda a, b, c, d: (LONG * a + 1) * (c + 1),
+    ),
+    ("(- (* (- Y[0] 1) (- Y[0] 1)) (* Y[0] Y[0]))", lambda a, b, c, d: 1 - 2 * c),
+    ("(* (- X[0,0]) (* -2 X[0,0]) (/ Y[0] 4))", lambda a, b, c, d: a**2 * c / 2),
+]
+
+
+@pytest.mark.parametrize("k", range(len(TERMS)))
+def test_products_say_what_is_written(k: int) -> None:
+    text, meaning = TERMS[k]
+    found = of(ONE + UNIT + f"(assert (<= {text} 0.25))")
+    numbers = [Fraction(2, 3), Fraction(-3), Fraction(5), Fraction(7, 2)]
+    point = dict(zip((0, 1, ~0, ~1), numbers, strict=True))
     (row,) = found.sets[0].clauses[0]
-    assert sum(c * point[v] for v, c in row.coefficients) + row.constant == (2 + 7 + 1) * (2 - 7) * 2 - 27
+    said = sum((c * value(found, point, v) for v, c in row.coefficients), row.constant)
+    assert said == meaning(*numbers) - Fraction(1, 4)
+
+
+def test_squares_stay_squares() -> None:
+    found = of(ONE + UNIT + "(assert (>= (+ (* (- Y[0] X[0,0]) (- Y[0] X[0,0])) (* (- X[0,0] Y[0]) (- X[0,0] Y[0]))) 1))")
+    assert found.query is not None
+    assert len(found.query.monomials) == len(found.query.sums) == 1
 
 
 def test_equal_inputs_become_one() -> None:
@@ -210,7 +254,7 @@ def test_bounds_follow_from_differences() -> None:
         (ONE + "(assert (<= X[0,0 1))", "line 3, column 13", "an index for each"),
         (ONE + "(assert (<= (/ 1 X[0,0]) 1))", "line 3, column 18", "affine"),
         (ONE + "(assert (<= (exp X[0,0]) 1))", "line 3, column 14", "got 'exp'"),
-        (ONE + f"(assert (<= (*{' Y[0]' * 17}) 1))", "line 3, column 96", "at most 16 variables"),
+        (ONE + f"(assert (<= (*{' Y[0]' * 17}) 1))", "line 3, column 96", "at most 16 factors"),
         (ONE + "(assert (+ X[0,0] 1))", "line 3, column 9", "got an arithmetic term in X[0,0]"),
         (ONE + "(assert (!= X[0,0]))", "line 3, column 9", "2 arguments of !="),
         (ONE + "(assert (declare-input A real [1]))", "line 3, column 9", "got a declaration"),
@@ -234,7 +278,7 @@ def test_inputs_without_bounds_are_named_as_they_are_written() -> None:
 
 
 def test_large_products_end() -> None:
-    power = "(+ X[0,0] X[0,1] Y[0] Y[1] A[0,0] A[0,1] B[0] B[1])"
+    power = f"(+ (* {LONG.numerator}.1 X[0,0]) X[0,1] Y[0] Y[1] A[0,0] A[0,1] B[0] B[1])"
     with pytest.raises(NotUnderstood, match=r"different products|steps"):
         of(TWO + UNIT + f"(assert (<= (* {power * 16}) 1))")
 
@@ -328,7 +372,7 @@ def test_the_joint_program_is_every_program_and_its_network(models: dict[str, Pa
         + "(declare-network K (equal-to N) (declare-input C real [1,2]) (declare-output D real [2]))\n"
         + UNIT
         + "(assert (and (== A[0,0] X[0,1]) (== A[0,1] Y[0]) (<= 0 C[0,0] 1) (== C[0,1] B[1])))"
-        + "(assert (<= (* Y[0] B[1]) (* X[0,0] X[0,0] H[2])))"
+        + "(assert (<= (* Y[0] B[1]) (* X[0,0] (+ X[0,0] 0.1) H[2])))"
     )
     found = of(text)
     assert found.query is not None
@@ -355,13 +399,15 @@ def test_a_single_plain_network_is_left_as_it_is(models: dict[str, Path]) -> Non
 
 @settings(max_examples=50)
 @given(
-    st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=7).map(sorted).map(tuple), unique=True, max_size=6),
-    st.lists(st.integers(-3, 3), min_size=4, max_size=4),
+    st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=6).map(sorted).map(tuple), unique=True, max_size=6),
+    st.lists(st.integers(-3, 3), min_size=2, max_size=2),
 )
 def test_monomials_are_products(monomials: list[tuple[int, ...]], point: list[int]) -> None:
-    network = append_monomials(4, 2, monomials)
+    sums = Dense(torch.tensor([[1.0, -1.0], [2.0, 0.0]], dtype=torch.float64), torch.tensor([0.0, 3.0], dtype=torch.float64))
+    network = append_monomials(2, 1, monomials, sums)
     y = network(torch.tensor([point], dtype=torch.float64))[0].tolist()
-    assert y == [*point[:2], *(float(np.prod([point[i] for i in monomial])) for monomial in monomials)]
+    values = [*point, point[0] - point[1], 2 * point[0] + 3]
+    assert y == [point[0], *(float(np.prod([values[i] for i in monomial])) for monomial in monomials)]
 
 
 # Verdicts.
@@ -414,6 +460,7 @@ RULES = [
     "(and (>= H[0] {}) (<= B[1] 0.0))",
     "(or (>= (- Y[0] B[1]) {}) (and (>= (* X[0,0] Y[1]) {}) (<= H[3] 0.1)))",
     "(>= (* 0.5 X[0,0] X[0,1] (+ Y[0] H[1])) {})",
+    "(<= (+ (* (- Y[0] B[0]) (- Y[0] B[0])) (* (- Y[1] B[1] 0.1) (- Y[1] B[1] 0.1))) {})",
 ]
 
 
@@ -461,6 +508,7 @@ def _holds(rule: str, t: float, x: np.ndarray, y: np.ndarray, b: np.ndarray, h: 
             RULES[2]: lambda: h[0] >= t and b[1] <= 0,
             RULES[3]: lambda: y[0] - b[1] >= t or (x[0] * y[1] >= t and h[3] <= 0.1),
             RULES[4]: lambda: 0.5 * x[0] * x[1] * (y[0] + h[1]) >= t,
+            RULES[5]: lambda: (y[0] - b[0]) ** 2 + (y[1] - b[1] - 0.1) ** 2 <= t,
         }[rule]()
     )
 

@@ -15,15 +15,18 @@ import torch
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from fathom.capture.captured import Captured
-from fathom.capture.joint_program import JointProgram, Part
+from fathom.capture.joint_program import Affine, JointProgram, Part
 from fathom.capture.monomials import append_monomials
 from fathom.capture.onnx_file import LIMIT, read_onnx
 from fathom.capture.onnx_program import OnnxProgram
 from fathom.capture.unpack import unpack
-from fathom.capture.vnnlib.declarations import REAL, Declaration, Query, Tensor
+from fathom.capture.vnnlib.declarations import MOST_MONOMIALS, REAL, Declaration, Query, Tensor
+from fathom.capture.vnnlib.formula import Variable
+from fathom.capture.vnnlib.problem import MOST_NUMBERS
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Join, Network, Node, Port, Select, fork, identity
 from fathom.core.operator import Linear
+from fathom.ops.dense import Dense
 from fathom.ops.pick import Pick
 
 
@@ -188,14 +191,41 @@ def _join(query: Query, parts: Sequence[tuple[Captured, Part]]) -> Captured:
     nodes.append(Node("output", Join(shapes), tuple(ends), (query.outputs,)))
     inputs, outputs = (Port("inputs", (query.inputs,), 0, dtype),), (Port("outputs", (query.outputs,), 0, dtype),)
     network = Network(tuple(nodes), inputs, outputs)
-    products = [tuple(sorted(~v if v < 0 else query.outputs + v for v in monomial)) for monomial in query.monomials]
-    program = JointProgram([part for _, part in parts], query.inputs, products)
+    products, sums = _products(query)
+    program = JointProgram([part for _, part in parts], query.inputs, products, sums)
     if products:
-        over_inputs = any(v >= 0 for monomial in query.monomials for v in monomial)
-        front = fork(network, identity(inputs)) if over_inputs else network
-        network = front.then(append_monomials(front.output_size, query.outputs, products))
+        front = fork(network, identity(inputs))
+        network = front.then(append_monomials(front.output_size, query.outputs, products, _dense(sums, front.output_size)))
         network = Network(network.nodes, inputs, program.outputs)
     return Captured(program, network)
+
+
+def _products(query: Query) -> tuple[list[tuple[int, ...]], list[Affine]]:
+    """The products and the sums of a query over places: all outputs, then all inputs, then the sums."""
+
+    def place(variable: Variable) -> int:
+        if variable >= 0:
+            return query.outputs + variable
+        output = ~variable
+        return output if output < query.outputs else output - MOST_MONOMIALS + query.inputs
+
+    sums = [(tuple((place(v), float(c)) for v, c in terms), float(constant)) for terms, constant in query.sums]
+    return [tuple(sorted(map(place, monomial))) for monomial in query.monomials], sums
+
+
+def _dense(sums: Sequence[Affine], size: int) -> Dense | None:
+    if not sums:
+        return None
+    if len(sums) * size > MOST_NUMBERS:
+        raise NotUnderstood(
+            f"expected sums inside products with at most {MOST_NUMBERS} coefficients, got {len(sums)} over {size} variables, "
+            "zeros counted; split the property"
+        )
+    weight = torch.zeros(len(sums), size, dtype=torch.float64)
+    for row, (terms, _) in zip(weight, sums, strict=True):
+        for place, coefficient in terms:
+            row[place] = coefficient
+    return Dense(weight, torch.tensor([constant for _, constant in sums], dtype=torch.float64))
 
 
 def _pick(index: torch.Tensor, size: int) -> Linear:

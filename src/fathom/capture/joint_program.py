@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from fathom.core.network import Port
 from fathom.core.program import Program
+
+Affine = tuple[tuple[tuple[int, float], ...], float]
+"""Places with their coefficients, and a constant."""
 
 
 class Part(NamedTuple):
@@ -22,15 +26,20 @@ class Part(NamedTuple):
 
 
 class JointProgram(Program):
-    """Outputs are those of all parts end to end, then products of the factors named, in float64.
+    """Outputs are those of all parts end to end, then products, in float64 and a term after another, whatever the batch.
 
     Each part is run as it is deployed, from its own file. Hidden values are what a copy of the file computes in which they are
     outputs; nothing else is taken from that copy, since optimisations may round differently once a value has to be kept.
     """
 
-    def __init__(self, parts: Sequence[Part], size: int, products: Sequence[tuple[int, ...]]) -> None:
-        """`size` is that of the shared input; the factors of `products` are places in the parts' outputs, then in that input."""
+    def __init__(self, parts: Sequence[Part], size: int, products: Sequence[tuple[int, ...]], sums: Sequence[Affine]) -> None:
+        """`size` is that of the shared input.
+
+        The factors of `products` are places in the parts' outputs, then in that input, then in `sums`, whose terms are at places
+        in those outputs and that input.
+        """
         self.parts = tuple(parts)
+        self.sums = tuple(sums)
         self.products = tuple(products)
         self.dtype = parts[0].program.dtype
         name = str(self.dtype).removeprefix("torch.")
@@ -38,7 +47,7 @@ class JointProgram(Program):
         self.inputs = (Port("inputs", (size,), 0, name),)
         self.outputs = (Port("outputs", (count + len(products),), 0, name),)
         made_of = [(part.program.digest, part.places.tolist(), part.hidden.digest if part.hidden else "") for part in parts]
-        self.digest = hashlib.sha256(repr((size, made_of, self.products)).encode()).hexdigest()
+        self.digest = hashlib.sha256(repr((size, made_of, self.products, self.sums)).encode()).hexdigest()
 
     def __call__(self, x: Tensor) -> Tensor:
         known = x
@@ -49,5 +58,11 @@ class JointProgram(Program):
         y = known[:, x.shape[1] :]
         if not self.products:
             return y
-        wide = torch.cat([y, x], 1).to(torch.float64)
-        return torch.cat([y.to(torch.float64), *(wide[:, factors].prod(1, keepdim=True) for factors in self.products)], 1)
+        columns = list(torch.cat([y, x], 1).to(torch.float64).unbind(1))
+        for terms, constant in self.sums:
+            total = torch.full((len(x),), constant, dtype=torch.float64)
+            for place, coefficient in terms:
+                total = total + coefficient * columns[place]
+            columns.append(total)
+        products = [functools.reduce(torch.mul, (columns[place] for place in factors)) for factors in self.products]
+        return torch.stack([*columns[: y.shape[1]], *products], 1)

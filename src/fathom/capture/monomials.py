@@ -1,4 +1,4 @@
-"""Products of variables as a network of squares and products, so that polynomial constraints are rows over its outputs."""
+"""Products of variables, and of sums of variables, as a network, so that polynomial constraints are rows over its outputs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ from collections.abc import Sequence
 import torch
 
 from fathom.core.network import Join, Network, Node, Port
+from fathom.ops.dense import Dense
 from fathom.ops.pick import Pick
 from fathom.ops.power import Square
 from fathom.ops.product import Product
 
 Monomial = tuple[int, ...]
-"""The places of the factors in the flat input, ascending."""
+"""The places of the factors, ascending."""
 
 
-def append_monomials(size: int, keep: int, monomials: Sequence[Monomial]) -> Network:
+def append_monomials(size: int, keep: int, monomials: Sequence[Monomial], sums: Dense | None = None) -> Network:
     """The network from [n, size] to [n, keep + k]: the first `keep` inputs, then the k monomials.
+
+    Factors are inputs or, numbered on, the values of `sums`.
 
     One of even powers is the square of its root, which bounds better than a product of a value with itself; others are a product
     of two that come before. Monomials of one degree are one node.
@@ -33,6 +36,12 @@ def append_monomials(size: int, keep: int, monomials: Sequence[Monomial]) -> Net
     nodes = [Node("input", None, (), (size,))]
     places: dict[Monomial, int] = {(i,): i for i in range(size)}
     pool = 0
+    if sums is not None:
+        count = len(sums.weight)
+        nodes.append(Node("sums", sums, (0,), (count,)))
+        nodes.append(Node("sums/pool", Join(((size,), (count,))), (0, 1), (size + count,)))
+        places.update(((size + k,), size + k) for k in range(count))
+        pool = 2
     for degree in sorted({len(monomial) for monomial in parts}):
         for count in (1, 2):
             made = [monomial for monomial in parts if len(monomial) == degree and len(parts[monomial]) == count]

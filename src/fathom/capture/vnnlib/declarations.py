@@ -6,7 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from fathom.capture.vnnlib.formula import Variable
+from fathom.capture.vnnlib.formula import Coefficient, Variable
+
+MOST_MONOMIALS = 1 << 14
+"""Products that are constrained: each is an output of the network, so whoever needs more would wait for ever."""
 
 REAL = "real"
 """The element type that leaves the arithmetic to the prover."""
@@ -57,18 +60,26 @@ class Declaration(NamedTuple):
         yield from (*self.inputs, *self.hidden, *self.outputs)
 
 
+class Sum(NamedTuple):
+    """An affine term over declared variables that is a factor of a product; float64 holds its numbers exactly."""
+
+    coefficients: tuple[tuple[Variable, Coefficient], ...]
+    constant: Coefficient
+
+
 class Query(NamedTuple):
-    """The declarations of a file.
+    """The declarations of a file, and the products in its constraints.
 
     The flat inputs are the inputs of all networks end to end; the flat outputs are, network by network, outputs and then hidden
-    values, and behind all those the monomials that the constraints are made of. Inputs that the query says to be equal are one
+    values, and behind all those the products that the constraints are made of. Inputs that the query says to be equal are one
     variable, and one that equals an output of an earlier network is none: so `columns` says what every flat input is, as
     variable i >= 0 of the problem, or as ~j for flat output j.
     """
 
     networks: tuple[Declaration, ...]
     columns: tuple[Variable, ...]
-    monomials: tuple[tuple[Variable, ...], ...]  # ascending, of two variables or more
+    monomials: tuple[tuple[Variable, ...], ...]  # products of two variables or more, ascending
+    sums: tuple[Sum, ...]  # of which those are made too: sum k is the variable ~(outputs + MOST_MONOMIALS + k)
 
     @property
     def inputs(self) -> int:
@@ -82,6 +93,9 @@ class Query(NamedTuple):
 
     def called(self, variable: Variable) -> str:
         """A variable as the query writes it."""
+        if ~variable >= self.outputs + MOST_MONOMIALS:
+            coefficients, constant = self.sums[~variable - self.outputs - MOST_MONOMIALS]
+            return " ".join(["(+", *(f"(* {c} {self.called(v)})" for v, c in coefficients), f"{constant})"])
         if ~variable >= self.outputs:
             return " ".join(["(*", *map(self.called, self.monomials[~variable - self.outputs])]) + ")"
         place = self.columns.index(variable) if variable >= 0 else ~variable

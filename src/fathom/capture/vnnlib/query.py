@@ -1,19 +1,22 @@
 """VNN-LIB 2: declared networks, indexed variables and polynomial constraints, on top of the parser of VNN-LIB 1.
 
 The grammar and its typing are those of the VNN-LIB 2.0 standard (https://www.vnnlib.org); formulas are read as generously as
-those of VNN-LIB 1. Products of variables become variables of their own, so that every row stays linear.
+those of VNN-LIB 1. Products become variables of their own, so that every row stays linear. Their factors are kept as they are
+written where they can be: a square is bounded well as one, and badly once it is multiplied out.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
 
-from fathom.capture.vnnlib.declarations import REAL, Declaration, Equivalence, Query, Tensor
+from fathom.capture.vnnlib.declarations import MOST_MONOMIALS, REAL, Declaration, Equivalence, Query, Sum, Tensor
 from fathom.capture.vnnlib.formula import And, Coefficient, Linear, Or, Variable
 from fathom.capture.vnnlib.parser import TERM, Item, Parser, opened
+from fathom.capture.vnnlib.rational import fits, odd_part
 from fathom.capture.vnnlib.tokens import INDEXED, Tokens
 
 VERSION = "<2.0>"
@@ -23,11 +26,11 @@ MOST_ELEMENTS = 1 << 24
 """Of all tensors together: no network that fits into memory has more."""
 
 MOST_DEGREE = 16
-MOST_MONOMIALS = 1 << 14
-"""Products of variables that are constrained: each is an output of the network, so whoever needs more would wait for ever."""
-
 MOST_STEPS = 5_000_000
 """Pairs of summands multiplied while a file is read: seconds."""
+
+Summand = tuple[tuple[Variable, ...], Coefficient]
+"""Factors and what they are multiplied by."""
 
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9_]*)\s*(?:\[([^\]]*)\])?")
 _NETWORK = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -70,11 +73,12 @@ class QueryParser(Parser):
         self.elements = 0
         self.products: list[tuple[Variable, ...]] = []  # the monomials, in the order in which they are met
         self.numbered: dict[tuple[Variable, ...], int] = {}  # and the place of each
+        self.sums: dict[Sum, int] = {}
         self.steps = 0
 
     @property
     def query(self) -> Query:
-        return Query(tuple(self.networks), tuple(range(self.sizes["input"])), tuple(self.products))
+        return Query(tuple(self.networks), tuple(range(self.sizes["input"])), tuple(self.products), tuple(self.sums))
 
     def called(self, variable: Variable) -> str:
         return self.query.called(variable)
@@ -250,27 +254,45 @@ class QueryParser(Parser):
         return Linear({self.same.get(variable, variable): 1}, Fraction(0))
 
     def times(self, items: list[Item], n: int, left: Linear, right: Linear) -> Linear:
-        """Multiplied out; every product of variables is a variable of its own."""
+        """Sums of products are multiplied out; every product of variables and of sums of variables is a variable of its own."""
         coefficients: dict[Variable, Coefficient] = {}
-        self.steps += len(left.coefficients) * len(right.coefficients)
+        sides = [self.kept(left) or self.summands(left), self.kept(right) or self.summands(right)]
+        if not all(factors for side in sides for factors, _ in side):
+            sides = [self.summands(left), self.summands(right)]  # a sum times a constant is no product
+        self.steps += len(sides[0]) * len(sides[1])
         if self.steps > MOST_STEPS:
             raise self.wrong(items, n, f"products of sums that are multiplied out in at most {MOST_STEPS} steps")
-        for first, a in self.summands(left):
-            for second, b in self.summands(right):
-                factors = tuple(sorted(first + second))
-                if not factors or not a or not b:
-                    continue
-                if len(factors) > MOST_DEGREE:
-                    raise self.wrong(items, n, f"a product of at most {MOST_DEGREE} variables")
+        constant = Fraction(0)
+        for (first, a), (second, b) in itertools.product(*sides):
+            factors = tuple(sorted(first + second))
+            if len(factors) > MOST_DEGREE:
+                raise self.wrong(items, n, f"a product of at most {MOST_DEGREE} factors")
+            if factors:
                 variable = factors[0] if len(factors) == 1 else self.monomial(items, n, factors)
                 coefficients[variable] = coefficients.get(variable, 0) + a * b
-        return Linear(coefficients, left.constant * right.constant)
+            else:
+                constant += a * b
+        return Linear(coefficients, constant)
 
-    def summands(self, term: Linear) -> list[tuple[tuple[Variable, ...], Coefficient]]:
-        """Products of variables, the empty one last, and their coefficients."""
-        own = ~self.sizes["output"]  # the first variable that is a monomial; those after it are less
-        parts = [(self.products[own - v] if v <= own else (v,), c) for v, c in term.coefficients.items()]
-        return [*parts, ((), term.constant)]
+    def kept(self, term: Linear) -> list[Summand]:
+        """A sum of variables as one factor, where float64 holds its numbers; else nothing."""
+        own = ~self.sizes["output"]  # the first variable that is a product; those after it are less
+        live = sorted((v, c) for v, c in term.coefficients.items() if c)
+        if live[0][0] <= own or (len(live) == 1 and not term.constant):
+            return []
+        numbers = [*(c for _, c in live), term.constant]
+        scale = math.lcm(*(odd_part(number.denominator) for number in numbers)) * (1 if live[0][1] > 0 else -1)
+        if not all(fits(scale * number) for number in numbers):
+            return []
+        kept = Sum(tuple((v, scale * c) for v, c in live), scale * term.constant)
+        place = self.sums.setdefault(kept, len(self.sums))
+        return [((own - MOST_MONOMIALS - place,), Fraction(1, scale))]
+
+    def summands(self, term: Linear) -> list[Summand]:
+        """Variables and products, and the constant last if there is one."""
+        own = ~self.sizes["output"]
+        parts: list[Summand] = [(self.products[own - v] if v <= own else (v,), c) for v, c in term.coefficients.items() if c]
+        return [*parts, ((), term.constant)] if term.constant else parts
 
     def monomial(self, items: list[Item], n: int, factors: tuple[Variable, ...]) -> Variable:
         """The variable that stands for a product."""

@@ -77,12 +77,12 @@ def exact_row(row: Row) -> tuple[list[tuple[Variable, float]], float, float]:
         NotUnderstood: they are no float64 even so.
     """
     factor = Fraction(1)
-    if not all(map(_fits, (c for _, c in row.coefficients))):
-        odd = math.lcm(*(_odd(c.denominator) for _, c in row.coefficients))
+    if not all(map(fits, (c for _, c in row.coefficients))):
+        odd = math.lcm(*(odd_part(c.denominator) for _, c in row.coefficients))
         factor = Fraction(odd, 1 << (odd - 1).bit_length())
     coefficients = [(variable, factor * coefficient) for variable, coefficient in row.coefficients]
     for (_, scaled), (_, written) in zip(coefficients, row.coefficients):
-        if not _fits(scaled):
+        if not fits(scaled):
             raise NotUnderstood(
                 f"expected coefficients that a common factor makes exact in float64, got {float_text(written)} among "
                 f"{len(row.coefficients)} in a row; write it with at most 15 digits"
@@ -93,14 +93,14 @@ def exact_row(row: Row) -> tuple[list[tuple[Variable, float]], float, float]:
     return [(variable, float(coefficient)) for variable, coefficient in coefficients], offset, blur
 
 
-def _odd(number: int) -> int:
+def odd_part(number: int) -> int:
     """A positive number without its factors 2."""
     return number // (number & -number)
 
 
-def _fits(value: Coefficient) -> bool:
+def fits(value: Coefficient) -> bool:
     """Whether a value is a float64."""
-    if _odd(value.denominator) != 1:
+    if odd_part(value.denominator) != 1:
         return False
     try:
         return Fraction(float(value)) == value
