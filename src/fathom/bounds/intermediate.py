@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from fathom.bounds.affine import Forms, pays
 from fathom.bounds.backward import Reach, backward
 from fathom.core.box import Box
 from fathom.core.enclosure import image
@@ -56,11 +57,17 @@ def tighten(
     load: list[Tensor | None] = []
     boxes: list[Box] = []
     bending = bends(network)
+    box = region.box()
+    forms = Forms(network, memory) if pays(network, int((box.lower < box.upper).any(0).sum())) else None
+    if forms is not None and len(region) > 1:  # a form fills the memory
+        return _one_by_one(network, region, known, reach, memory, late)
     for i, node in enumerate(network.nodes):
         operator = node.operator
         box = region.box().to(torch.float64) if operator is None else image(operator, tuple(boxes[j] for j in node.inputs))
         if known is not None and i in known:
             box = box.intersect(known[i])
+        if forms is not None and not late():
+            box = box.intersect(forms.step(i, boxes, box))
         if i and isinstance(operator, Linear) and operator.accumulation and reach is None:
             size = operator.magnitude(*(value[j] for j in node.inputs))
             load.append((size if operator.bias is None else size + operator.bias.abs()).detach())
@@ -68,11 +75,29 @@ def tighten(
             load.append(None)
         boxes.append(box)
         value.append(box.magnitude.detach())
-        if i in bending and i:
+        if i in bending and i and forms is None:
             account = reach or Reach(tuple(value), tuple(load))
             boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
             value[i] = boxes[i].magnitude.detach()
     return boxes, reach or Reach(tuple(value), tuple(load))
+
+
+def _one_by_one(
+    network: Network,
+    region: Region,
+    known: Mapping[int, Box] | None,
+    reach: Reach | None,
+    memory: int,
+    late: Callable[[], bool],
+) -> tuple[list[Box], Reach]:
+    """`tighten`, set by set."""
+    parts = []
+    for k in torch.split(torch.arange(len(region)), 1):
+        mine = None if known is None else {i: box.take(k) for i, box in known.items()}
+        parts.append(tighten(network, region.take(k), mine, None if reach is None else reach.take(k), memory, late))
+    nodes = zip(*(boxes for boxes, _ in parts), strict=True)
+    joint = [Box(torch.cat([b.lower for b in boxes]), torch.cat([b.upper for b in boxes])) for boxes in nodes]
+    return joint, reach or Reach.join([account for _, account in parts])
 
 
 def bends(network: Network) -> dict[int, list[float | None]]:
