@@ -44,7 +44,8 @@ class BranchAndBound(Solver):
         if splits_inputs(problem):
             tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)
             return search(problem, tree, budget, hints, observe, self.tolerance, self.beside)
-        phases = PhaseTree(problem, memory, late=clock.late, record=self.record)
+        decide = budget.goal is Goal.DECIDE
+        phases = PhaseTree(problem, memory, decide=decide, late=clock.late, record=self.record)
         return search(problem, phases, budget, hints, observe, self.tolerance, self.beside)
 
 

@@ -45,6 +45,10 @@ class Boxes:
     def __len__(self) -> int:
         return len(self.owner)
 
+    @property
+    def promise(self) -> Tensor:
+        return self.margin
+
     def take(self, index: Tensor) -> Boxes:
         return take(self, index)
 

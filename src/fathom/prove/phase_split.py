@@ -1,7 +1,8 @@
 """Branch and bound on phases: an unstable piecewise-linear neuron is either below its kink or above.
 
 The right search where many inputs vary. A leaf is one clause of one set with the phases of some neurons fixed; its bound prices
-the fixed phases in with multipliers, optimised together with the relaxations' choices and the weights of the clause's rows.
+the fixed phases in with multipliers, optimised together with the relaxations' choices and the weights of the clause's rows. The
+search itself runs in float32; a leaf counts as done only by a rigorous pass in float64 at the choices found.
 
 Reference: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020; Wang et al., Beta-CROWN,
 NeurIPS 2021; De Palma et al., Improved branch and bound for neural network verification via Lagrangian decomposition, 2021
@@ -10,57 +11,27 @@ NeurIPS 2021; De Palma et al., Improved branch and bound for neural network veri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from fathom.bounds.ascent import Ascent
-from fathom.bounds.backward import LinearBound, Reach, Split, backward
+from fathom.bounds.backward import LinearBound, backward
+from fathom.bounds.dual import Dual, Found, Sketch
 from fathom.bounds.intermediate import never, tighten
-from fathom.core.box import Box
-from fathom.core.network import Network
-from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
-from fathom.core.region import Region
-from fathom.core.rounding import down, gamma
 from fathom.core.spec import Spec
-from fathom.core.value import flat, join, take
 from fathom.prove.exact import worst_on_leaf
-from fathom.prove.record import PHASE, Record, coarse, off
+from fathom.prove.phases import Inside, Phases, kinked
+from fathom.prove.record import LEVELS, PHASE, Record, off
 from fathom.prove.work import batch
 
-MOST_LEAVES = 256  # at once
+MOST_LEAVES = 512  # at once
 CANDIDATES = 4  # neurons tried before one is split
-
-
-@dataclass(frozen=True, eq=False)
-class Phases:
-    """k open leaves. Per-neuron fields map a nonlinear node to [k, *shape]."""
-
-    owner: Tensor  # [k]
-    margin: Tensor  # [k]
-    point: Tensor  # [k, d]
-    clause: Tensor  # [k] the clause of the owner's spec that each leaf is about
-    weight: Tensor  # [k, R] of the clause's rows: >= 0, adding up to 1
-    sign: dict[int, Tensor]  # int8: -1 below the kink, 1 above, 0 open
-    choice: dict[int, Tensor]  # float32, in [0, 1]
-    multiplier: dict[int, Tensor]  # float32, >= 0
-    score: dict[int, Tensor]  # float32: how much each open neuron's relaxation costs the bound
-    node: Tensor  # [k] its number in the record
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def take(self, index: Tensor) -> Phases:
-        return take(self, index)
-
-    def join(self, other: Phases) -> Phases:
-        return join(self, other)
-
-    def bytes(self) -> int:
-        return 13 * sum(t[:1].numel() for t in self.sign.values()) + 8 * (self.point.shape[1] + self.weight.shape[1]) + 32
+STEPS = 8  # of ascent on a leaf
+ROOT_STEPS = 40
 
 
 class PhaseTree:
@@ -71,215 +42,186 @@ class PhaseTree:
         problem: Problem,
         memory: int,
         *,
-        steps: int = 12,
-        root_steps: int = 40,
+        steps: int = STEPS,
+        root_steps: int = ROOT_STEPS,
+        decide: bool = True,
         late: Callable[[], bool] = never,
         record: Record | None = None,
     ) -> None:
-        """`late`: asked in long steps; once it says so, bounds stay as they are."""
+        """`decide`: only the sign matters, so that leaves are proved only once they promise to be done. `late`: asked in long
+        steps; once it says so, bounds stay as they are."""
         assert problem.network is not None and problem.spec is not None
         self.problem = problem
         self.spec: Spec = problem.spec
-        self.network: Network = problem.network.freeze(torch.float64)
-        self.kinks = kinked(self.network)
+        self.network = problem.network.freeze(torch.float64)
         self.memory = memory
         self.late = late
+        self.decide = decide
         self.steps, self.root_steps = steps, root_steps
         self.record = record or off()
-        # One row for each of two children, forth and back with gradients, at every step; and all activations kept for those.
-        rows = {len(self.network.nodes) - 1: 6.0 * (steps + 1)}
+        # One row for each of two children, forth and back at every step.
+        rows = {len(self.network.nodes) - 1: 4.0 * (steps + 1)}
         self.batch = batch(self.network, rows, memory, MOST_LEAVES)
         self.place = torch.zeros(len(problem), dtype=torch.int64)
-        self.region: Region = problem.region
-        self.boxes: list[Box] = []
-        self.reach: Reach | None = None
+        self.inside: Inside | None = None
 
     def root(self, sets: Tensor) -> Phases:
         """One leaf for every clause of the sets; the inside of the network is bounded once, for all leaves to come."""
         self.place[sets] = torch.arange(len(sets))
-        self.region = self.problem.region.take(sets)
-        self.boxes, self.reach = tighten(self.network, self.region, memory=self.memory, late=self.late)
+        region = self.problem.region.take(sets)
+        boxes, reach = tighten(self.network, region, memory=self.memory, late=self.late)
+        kinks, sketch = kinked(self.network), Sketch(self.network, region)
+        inputs = {i: boxes[self.network.nodes[i].inputs[0]] for i in kinks}
+        for i, box in inputs.items():
+            sketch.add(i, box)
+        self.inside = Inside(self.network, self.spec, region, boxes, reach, sketch, kinks, *sketch.gather(inputs))
         present = self.spec.take(sets).has()
         which, about = present.nonzero().T
         nodes = self.record.fan(self.record.plant(sets), present.sum(1))
         owner = sets[which]
         rows = (self.spec.clause[self.spec.of[owner]] == about[:, None]).to(torch.float64)
-        k = len(owner)
-        shapes = {i: self.network.nodes[i].shape for i in self.kinks}
+        k, u = len(owner), sketch.size
+        middle = sketch.kinks()
+        lower, upper = self.inside.lower[which], self.inside.upper[which]
         leaves = Phases(
             owner,
             torch.full((k,), -torch.inf, dtype=torch.float64),
-            self.region.box().middle[which],
+            torch.full((k,), -torch.inf, dtype=torch.float64),
+            sketch.middle[which],
             about,
             rows / rows.sum(1, keepdim=True),
-            {i: torch.zeros(k, *s, dtype=torch.int8) for i, s in shapes.items()},
-            {i: self._default_choice(i, which) for i in shapes},
-            {i: torch.zeros(k, *s) for i, s in shapes.items()},
-            {i: torch.zeros(k, *s) for i, s in shapes.items()},
+            which,
+            torch.zeros(k, dtype=torch.int64),
+            torch.zeros(k, u, dtype=torch.int8),
+            (upper - middle > middle - lower).to(torch.uint8) * LEVELS,
+            torch.zeros(k, u),
             nodes,
+            torch.full((k, CANDIDATES), -1),
         )
-        parts = [self._optimise(leaves.take(part), self.root_steps) for part in torch.split(torch.arange(k), self.batch)]
-        return _joined(parts) if parts else leaves
+        return self._optimise(leaves, self.root_steps, prove=True)
 
     def split(self, leaves: Phases) -> tuple[Phases, Phases]:
         """Both phases of one open neuron of each leaf; leaves without open neurons are answered exactly."""
-        opened = torch.zeros(len(leaves), dtype=torch.bool)
-        for i in self.kinks:
-            opened |= flat(self._open(leaves, i), 1).any(1)
+        assert self.inside is not None
+        opened = leaves.next[:, 0] >= 0
         exact = self._exact(leaves.take((~opened).nonzero()[:, 0]))
         ready = leaves.take(opened.nonzero()[:, 0])
         if not len(ready):
             return ready, exact
-        neuron = self._branch(ready)
-        children = replace(self._both(ready, neuron), node=self.record.split(ready.node, PHASE, neuron))
-        return self._optimise(children, self.steps), exact
+        column = self._branch(ready)
+        neuron = self.inside.neuron[column]
+        children = replace(_both(ready, column), node=self.record.split(ready.node, PHASE, neuron))
+        return self._optimise(children, self.steps, prove=not self.decide), exact
 
-    def _default_choice(self, i: int, which: Tensor) -> Tensor:
-        box = self.boxes[self.network.nodes[i].inputs[0]].take(which)
-        kink = self.kinks[i]
-        return (box.upper - kink > kink - box.lower).float()
-
-    def _clipped(self, leaves: Phases) -> tuple[list[Box], Tensor]:
-        """The root's boxes, cut at the kinks of split neurons; and [k] whether a cut leaves nothing: no input gets there."""
-        where = self.place[leaves.owner]
-        boxes = [box.take(where) for box in self.boxes]
-        empty = torch.zeros(len(leaves), dtype=torch.bool)
-        for i, kink in self.kinks.items():
-            j = self.network.nodes[i].inputs[0]
-            sign, box = leaves.sign[i], boxes[j]
-            lower = torch.where(sign > 0, box.lower.clamp(min=kink), box.lower)
-            upper = torch.where(sign < 0, box.upper.clamp(max=kink), box.upper)
-            empty |= flat(lower > upper, 1).any(1)
-            # An empty leaf keeps a box that is one, so that its arithmetic stays finite.
-            boxes[j] = Box(torch.minimum(lower, upper), torch.maximum(lower, upper))
-        return boxes, empty
-
-    def _open(self, leaves: Phases, i: int) -> Tensor:
-        """[k, *shape] the neurons of node i whose phase is neither split nor settled by the root's bounds."""
-        box = self.boxes[self.network.nodes[i].inputs[0]].take(self.place[leaves.owner])
-        return (leaves.sign[i] == 0) & (box.lower < self.kinks[i]) & (box.upper > self.kinks[i])
-
-    def _bound(
-        self, leaves: Phases, boxes: list[Box], weight: Tensor, choice: Mapping[int, Tensor], multiplier: Mapping[int, Tensor]
-    ) -> tuple[Tensor, Tensor, LinearBound]:
-        """Rigorous margins [k], minimisers [k, d] and the linear bound of the clauses' weighted rows."""
-        assert self.reach is not None
-        which = self.place[leaves.owner]
+    def _ascend(self, leaves: Phases, steps: int) -> tuple[Found, Tensor]:
+        """Dual ascent from the leaves' own choices; and [k] whether no input gets there."""
+        assert self.inside is not None
+        lower, upper, empty = self.inside.clipped(leaves)
         spec = self.spec.of[leaves.owner]
-        # Weights that add up to 1 but for rounding bound a weighted mean; divided by their sum's upper bound they are one.
-        share = weight / weight.sum(1, keepdim=True)
-        rows = (share[:, :, None] * self.spec.rows[spec]).sum(1)
-        splits = {i: Split(leaves.sign[i].to(torch.float64), multiplier[i]) for i in self.kinks}
-        choices = {i: c[:, None] for i, c in choice.items()}
-        end = len(self.network.nodes) - 1
-        bound = backward(self.network, boxes, self.reach.take(which), end, rows[:, None], choices, splits, keep=True)
-        values, points = bound.minimise(self.region.take(which))
-        offset = (share * (self.spec.offsets[spec] - self.spec.blur[spec])).sum(1)
-        with torch.no_grad():
-            size = (share * (self.spec.offsets[spec].abs() + self.spec.blur[spec])).sum(1)
-            output = flat(self.reach.take(which).value[end], 1)
-            size = size + ((share[:, :, None] * self.spec.rows[spec].abs()).sum(1) * output).sum(1)
-            loss = gamma(share.shape[1] + 8, torch.float64) * size
-        return down(down(values[:, 0] + offset) - loss), points[:, 0], bound
-
-    def _optimise(self, leaves: Phases, steps: int) -> Phases:
-        """The best bound of a few steps of ascent in choices, multipliers and row weights; every iterate is rigorous."""
-        boxes, empty = self._clipped(leaves)
-        choice = {i: c.to(torch.float64).requires_grad_() for i, c in leaves.choice.items()}
-        multiplier = {i: m.to(torch.float64).requires_grad_() for i, m in leaves.multiplier.items()}
-        mask = (self.spec.clause[self.spec.of[leaves.owner]] == leaves.clause[:, None]).to(torch.float64)
-        weight = leaves.weight.clone().requires_grad_()
-        several = bool((mask.sum(1) > 1).any())
-        ascent = Ascent(
-            [(c, 0.25, 0.0, 1.0) for c in choice.values()]
-            + [(m, 0.05, 0.0, torch.inf) for m in multiplier.values()]
-            + ([(weight, 0.1, 0.0, 1.0)] if several else [])
+        member = (self.spec.clause[spec] == leaves.clause[:, None]).float()
+        rows, offset, weight = self.spec.rows[spec].float(), self.spec.offsets[spec].float(), leaves.weight.float()
+        single = not bool((member.sum(1) > 1).any())
+        if single:  # such clauses need no weights: the row itself, instead of all
+            at = member.argmax(1)
+            k = torch.arange(len(leaves))
+            rows, offset, member, weight = (
+                rows[k, at][:, None],
+                offset[k, at][:, None],
+                member[k, at][:, None],
+                weight[k, at][:, None],
+            )
+        dual = Dual(
+            self.place[leaves.owner],
+            rows,
+            offset,
+            member,
+            lower.float(),
+            upper.float(),
+            leaves.sign.float(),
+            leaves.choice.float() / LEVELS,
+            leaves.multiplier,
+            weight,
         )
-        best = torch.where(empty, torch.inf, leaves.margin)
-        point, kept = leaves.point, leaves
-        for step in range(steps + 1):
-            used = weight * mask + 1e-12 * mask
-            stored = coarse(choice, multiplier) if self.record.on else (choice, multiplier)
-            margin, points, bound = self._bound(leaves, boxes, used, *stored)
-            self._close((margin > 0) & (best <= 0), leaves, used, *stored)
-            better = margin.detach() > best
-            best = torch.where(better, margin.detach(), best)
-            point = torch.where(better[:, None], points.detach(), point)
-            if step == steps or self.late() or not ascent.tensors or bool((best > 0).all()):
-                break
-            ascent.step(torch.where(best > 0, 0.0, margin).sum())
-        with torch.no_grad():
-            score = self._score(leaves, boxes, bound)
-        return Phases(
-            kept.owner,
-            best,
-            point,
-            kept.clause,
-            (weight * mask).detach() + 1e-12 * mask,
-            kept.sign,
-            {i: c.detach().float() for i, c in choice.items()},
-            {i: m.detach().float() for i, m in multiplier.items()},
-            score,
-            kept.node,
-        )
+        found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=0.0 if self.decide else math.inf)
+        if single:
+            found = replace(found, weight=leaves.weight.float())
+        return found, empty
 
-    def _close(
-        self, done: Tensor, leaves: Phases, weight: Tensor, choice: Mapping[int, Tensor], multiplier: Mapping[int, Tensor]
-    ) -> None:
-        """Put on record what proves the leaves `done` [k]."""
-        at = done.nonzero()[:, 0]
-        if len(at) and self.record.on:
-            sign, slopes, prices = ({i: t[at] for i, t in part.items()} for part in (leaves.sign, choice, multiplier))
-            self.record.close(leaves.node[at], weight.detach()[at], sign, slopes, prices)
+    @torch.no_grad()
+    def _optimise(self, leaves: Phases, steps: int, *, prove: bool) -> Phases:
+        """The best choices of a few steps of ascent; and a rigorous pass at them, for all leaves or for those that look done."""
+        assert self.inside is not None
+        parts = []
+        for part in torch.split(torch.arange(len(leaves)), 2 * self.batch):
+            before = leaves.take(part)
+            if self.late():
+                parts.append(before)
+                continue
+            found, empty = self._ascend(before, steps)
+            member = (self.spec.clause[self.spec.of[before.owner]] == before.clause[:, None]).to(torch.float64)
+            after = replace(
+                before,
+                promise=torch.where(empty, torch.inf, found.bound.to(torch.float64)),
+                point=found.point,
+                weight=found.weight.to(torch.float64) * member + 1e-12 * member,
+                choice=(found.choice * LEVELS).round().to(torch.uint8),
+                multiplier=found.multiplier,
+                next=self._candidates(before, found),
+            )
+            parts.append(self._proved(after, prove=prove))
+        return _joined(parts) if parts else leaves
 
-    def _score(self, leaves: Phases, boxes: list[Box], bound: LinearBound) -> dict[int, Tensor]:
-        """How much each open neuron's relaxation costs: the coefficient that meets it, times its lines' gap at the kink."""
-        scores = {}
-        for i in self.kinks:
-            operator, j = self.network.nodes[i].operator, self.network.nodes[i].inputs[0]
-            assert isinstance(operator, Nonlinear)
-            lines = operator.relax(boxes[j], choice=None)
-            gap = lines.upper_offset - lines.lower_offset + (lines.upper_slope[0] - lines.lower_slope[0]) * self.kinks[i]
-            met = bound.met[i][:, 0] if i in bound.met else torch.zeros_like(gap)
-            cost = torch.where(met < 0, -met * gap, 0.2 * met * gap)
-            scores[i] = torch.where(self._open(leaves, i), cost.nan_to_num() + 1e-30, -1.0).float()
-        return scores
+    def _proved(self, leaves: Phases, *, prove: bool) -> Phases:
+        """Leaves with what the rigorous pass says: of all of them, or of those that promise to be done."""
+        assert self.inside is not None
+        index = torch.arange(len(leaves)) if prove else (leaves.promise > 0).nonzero()[:, 0]
+        part = leaves.take(index)
+        margin, _ = self.inside.prove(part, self.place[part.owner])
+        self._close(part.take((margin > 0).nonzero()[:, 0]))
+        margin = torch.maximum(leaves.margin, leaves.margin.index_copy(0, index, margin))
+        promise = leaves.promise.index_copy(0, index, torch.minimum(part.promise, margin[index]))
+        return replace(leaves, margin=margin, promise=torch.maximum(promise, margin))
 
+    def _close(self, leaves: Phases) -> None:
+        """Put on record what proves these leaves."""
+        assert self.inside is not None
+        if len(leaves) and self.record.on:
+            columns = leaves.sign, leaves.choice.to(torch.float64) / LEVELS, leaves.multiplier
+            parts = ([*self.inside.spread(part).values()] for part in columns)
+            self.record.close(leaves.node, leaves.weight, *parts)
+
+    def _candidates(self, leaves: Phases, found: Found) -> Tensor:
+        """[k, C] the open neurons whose relaxation costs most: the coefficient it meets, times its lines' gap at the kink."""
+        assert self.inside is not None
+        sketch = self.inside.sketch
+        lower, upper, _ = self.inside.clipped(leaves)
+        lines = sketch.lines(lower.float(), upper.float())
+        gap = lines.up_offset - lines.low_offset + (lines.up - lines.low) * sketch.kinks()
+        met = found.met
+        cost = torch.where(met < 0, -met * gap, 0.2 * met * gap).nan_to_num()
+        cost = torch.where(self.inside.open(leaves), cost + 1e-30, -1.0)
+        count = min(CANDIDATES, cost.shape[1])
+        top = cost.topk(count, dim=1)
+        chosen = torch.where(top.values > 0, top.indices, -1)
+        return torch.nn.functional.pad(chosen, (0, CANDIDATES - count), value=-1)
+
+    @torch.no_grad()
     def _branch(self, leaves: Phases) -> Tensor:
-        """[k] the neuron to split, by its place among all: of the best by score, the one whose worse child is best bounded."""
-        scores = torch.cat([flat(leaves.score[i], 1) for i in self.kinks], 1)
-        top = scores.topk(min(CANDIDATES, scores.shape[1]), dim=1)
-        k, c = top.indices.shape
-        if c == 1:
-            return top.indices[:, 0]
-        many = leaves.take(torch.arange(k).repeat_interleave(c))
-        children = self._both(many, top.indices.flatten())
-        boxes, empty = self._clipped(children)
-        choice = {i: v.to(torch.float64) for i, v in children.choice.items()}
-        multiplier = {i: v.to(torch.float64) for i, v in children.multiplier.items()}
-        with torch.no_grad():
-            margin = self._bound(children, boxes, children.weight, choice, multiplier)[0]
-        margin = torch.where(empty, torch.inf, margin).reshape(2, k, c)
-        # The worse child counts first, and the better one a little; what is no open neuron never.
-        value = margin.amin(0) + 0.01 * margin.amax(0).clamp(max=0.0)
-        value = torch.where(top.values >= 0, value, -torch.inf)
-        return top.indices[torch.arange(k), value.argmax(1)]
-
-    def _both(self, leaves: Phases, neuron: Tensor) -> Phases:
-        """2k leaves: each with neuron [k] below its kink, then each with it above."""
-        k = torch.arange(len(leaves))
-        twice = torch.cat([k, k])
-        children = leaves.take(twice)
-        start = 0
-        for i in self.kinks:
-            sign = flat(children.sign[i], 1)
-            here = (neuron >= start) & (neuron < start + sign.shape[1])
-            at = here.nonzero()[:, 0]
-            sign[at, neuron[at] - start] = -1
-            sign[at + len(leaves), neuron[at] - start] = 1
-            start += sign.shape[1]
-            children.sign[i] = sign.reshape(children.sign[i].shape)
-        return children
+        """[k] the column to split: of the best by score, the one whose worse child is best bounded."""
+        c = leaves.next.shape[1]
+        several = (leaves.next[:, 1] >= 0).nonzero()[:, 0] if c > 1 else torch.arange(0)
+        best = leaves.next[:, 0].clone()
+        for part in torch.split(several, max(1, self.batch // 2)):
+            some = leaves.take(part)
+            many = some.take(torch.arange(len(part)).repeat_interleave(c))
+            children = _both(many, many.next[torch.arange(len(many)), torch.arange(c).repeat(len(part))].clamp(min=0))
+            found, empty = self._ascend(children, 0)
+            margin = torch.where(empty, torch.inf, found.bound).reshape(2, len(part), c)
+            # The worse child counts first, and the better one a little; what is no open neuron never.
+            value = margin.amin(0) + 0.01 * margin.amax(0).clamp(max=0.0)
+            value = torch.where(some.next >= 0, value, -torch.inf)
+            best[part] = some.next[torch.arange(len(part)), value.argmax(1)]
+        return best
 
     def _exact(self, leaves: Phases) -> Phases:
         """Leaves without open neurons, one linear program each, whose dual values give the rigorous margin."""
@@ -287,60 +229,54 @@ class PhaseTree:
         return _joined(answers) if answers else leaves
 
     def _exact_one(self, leaf: Phases) -> Phases:
-        boxes, empty = self._clipped(leaf)
+        inside = self.inside
+        assert inside is not None
+        lower, upper, empty = inside.clipped(leaf)
         if empty.any():
             return replace(leaf, margin=torch.full_like(leaf.margin, torch.inf))
-        assert self.reach is not None
-        reach, which = self.reach.take(self.place[leaf.owner]), self.place[leaf.owner]
+        which = self.place[leaf.owner]
+        boxes, reach = inside.full(which, lower, upper), inside.reach.take(which)
         spec = self.spec.of[leaf.owner]
         mine = self.spec.clause[spec][0] == leaf.clause
         rows = backward(self.network, boxes, reach, len(self.network.nodes) - 1, self.spec.rows[spec][:, mine])
         rows = replace(rows, constant=rows.constant + self.spec.offsets[spec][:, mine])
-        sides = {i: self._side(leaf, boxes, reach, i) for i in self.kinks if leaf.sign[i].any()}
-        if not sides:
-            constraints = LinearBound(rows.a[:, :0], rows.constant[:, :0])
-        else:
+        split = {i: b.columns for i, b in inside.sketch.bends.items() if bool(leaf.sign[:, b.columns].any())}
+        sides = {i: inside.side(leaf, boxes, reach, i) for i in split}
+        constraints = LinearBound(rows.a[:, :0], rows.constant[:, :0])
+        if sides:
             constraints = LinearBound(
                 torch.cat([s.a for s in sides.values()], 1), torch.cat([s.constant for s in sides.values()], 1)
             )
-        box = self.region.box().take(which)
+        box = inside.region.box().take(which)
         dual = worst_on_leaf(rows, constraints, box.lower[0], box.upper[0])
         if dual is None:
             return leaf
         weight = torch.zeros_like(leaf.weight)
         weight[0, mine] = dual.weight + 1e-15
-        multiplier = {i: torch.zeros_like(m, dtype=torch.float64) for i, m in leaf.multiplier.items()}
-        start = 0
-        for i, side in sides.items():
-            multiplier[i][leaf.sign[i] != 0] = dual.multiplier[start : start + side.constant.shape[1]]
-            start += side.constant.shape[1]
-        choice = {i: c.to(torch.float64) for i, c in leaf.choice.items()}
-        margin, _, _ = self._bound(leaf, boxes, weight, choice, multiplier)
-        self._close(margin > 0, leaf, weight, choice, multiplier)
-        return replace(leaf, margin=torch.maximum(leaf.margin, margin), point=dual.point[None] if dual.feasible else leaf.point)
-
-    def _side(self, leaf: Phases, boxes: list[Box], reach: Reach, i: int) -> LinearBound:
-        """sign * (input - kink) for every split neuron of node i, as affine functions of x; exact here but for rounding."""
-        j = self.network.nodes[i].inputs[0]
-        sign = leaf.sign[i].flatten()
-        at = sign.nonzero()[:, 0]
-        rows = torch.zeros(1, len(at), len(sign), dtype=torch.float64)
-        rows[0, torch.arange(len(at)), at] = sign[at].to(torch.float64)
-        side = backward(self.network, boxes, reach, j, rows.reshape(1, len(at), *self.network.nodes[j].shape))
-        return replace(side, constant=side.constant - self.kinks[i] * sign[at].to(torch.float64))
+        multiplier = torch.zeros_like(leaf.multiplier)
+        multiplier[leaf.sign != 0] = dual.multiplier.float()
+        priced = replace(leaf, weight=weight, multiplier=multiplier)
+        margin, _ = inside.prove(priced, which)
+        point = dual.point[None].to(leaf.point.dtype) if dual.feasible else leaf.point
+        better = bool(margin[0] > leaf.margin[0])
+        self._close(priced.take((margin > 0).nonzero()[:, 0]))
+        leaf = priced if better else leaf
+        return replace(leaf, margin=torch.maximum(leaf.margin, margin), point=point)
 
 
-def kinked(network: Network) -> dict[int, float]:
-    """The kink of every nonlinear node of a network that can be split by phases."""
-    found = {}
-    for i, node in enumerate(network.nodes):
-        if isinstance(node.operator, Nonlinear):
-            assert node.operator.kink is not None
-            found[i] = node.operator.kink
-    return found
+def _both(leaves: Phases, column: Tensor) -> Phases:
+    """2k leaves: each with the neuron `column` [k] below its kink, then each with it above."""
+    k = torch.arange(len(leaves))
+    children = leaves.take(torch.cat([k, k]))
+    sign = children.sign
+    sign[k, column] = -1
+    sign[k + len(leaves), column] = 1
+    return replace(children, depth=children.depth + 1)
 
 
 def _joined(parts: list[Phases]) -> Phases:
+    if len(parts) == 1:
+        return parts[0]
     whole = parts[0]
     for part in parts[1:]:
         whole = whole.join(part)

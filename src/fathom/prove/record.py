@@ -6,7 +6,7 @@ was closed without choices is proved with the defaults. docs/certificate.md says
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -105,14 +105,14 @@ class Record:
         self,
         node: Tensor,
         weight: Tensor,
-        sign: Mapping[int, Tensor],
-        choice: Mapping[int, Tensor],
-        multiplier: Mapping[int, Tensor],
+        sign: Sequence[Tensor],
+        choice: Sequence[Tensor],
+        multiplier: Sequence[Tensor],
     ) -> None:
-        """Leaves [k] that are proved with these weights [k, R] and per-neuron tensors [k, *shape] as `coarse` makes them."""
+        """Leaves [k] that are proved with these weights [k, R] and tensors [k, *shape] for each bend, slopes already in steps."""
         if not self.on or not len(node):
             return
-        signs, slopes, prices = (_flat([part[i] for i in sign]) for part in (sign, choice, multiplier))
+        signs, slopes, prices = (_flat(part) for part in (sign, choice, multiplier))
         row, neuron = signs.nonzero().unbind(1)
         closed = Closings(
             node.numpy().copy(),
@@ -140,12 +140,6 @@ class Record:
 def off() -> Record:
     """A record that keeps nothing."""
     return Record(limit=0)
-
-
-def coarse(choice: Mapping[int, Tensor], multiplier: Mapping[int, Tensor]) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Choices and multipliers as they are stored, with gradients as if they were not rounded."""
-    slopes = {i: c + ((c.detach() * LEVELS).round() / LEVELS - c.detach()) for i, c in choice.items()}
-    return slopes, {i: m + (m.detach().float().to(m.dtype) - m.detach()) for i, m in multiplier.items()}
 
 
 def _flat(parts: Sequence[Tensor]) -> Tensor:

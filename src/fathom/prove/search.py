@@ -41,6 +41,9 @@ class Leaves(Protocol):
     def margin(self) -> Tensor: ...  # [k] rigorous lower bound on the margin inside
 
     @property
+    def promise(self) -> Tensor: ...  # [k] the margin as the search estimates it: decides what comes next, and nothing else
+
+    @property
     def point(self) -> Tensor: ...  # [k, d] where the relaxation is least: where a failure would be
 
     def __len__(self) -> int: ...
@@ -220,7 +223,7 @@ def _choose(leaves: L, count: int, memory: int) -> tuple[L, L]:
     if k <= count:
         return leaves, leaves.take(torch.arange(0))
     crowded = k * leaves.bytes() > memory // 2
-    order = torch.arange(k - 1, -1, -1) if crowded else leaves.margin.argsort()
+    order = torch.arange(k - 1, -1, -1) if crowded else leaves.promise.argsort()
     return leaves.take(order[:count]), leaves.take(order[count:].sort().values)
 
 
@@ -229,7 +232,7 @@ def _attack(state: Frontier[L]) -> None:
     leaves = state.leaves
     if not len(leaves):
         return
-    worst = leaves.take(leaves.margin.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
+    worst = leaves.take(leaves.promise.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
     found = descend(state.problem, worst.owner, worst.point, objective=state.objective)
     sets = torch.isfinite(found.margin).nonzero()[:, 0]
     state.consider(sets, found.x[sets])

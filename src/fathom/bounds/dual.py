@@ -1,0 +1,376 @@
+"""Dual ascent in float32: good choices of slopes, multipliers and row weights, found fast. Nothing here is a proof.
+
+A backward pass gives a bound and the input where it is attained; the network's relaxation evaluated forward there gives the
+bound's derivative in every choice. So a step costs two passes, without a graph of gradients. Whoever wants a proof runs the
+rigorous pass of `backward.py` once, in float64, at the choices found: what this file gets wrong costs time, never soundness.
+
+Only the loose neurons, those that the bounds of some set leave open, have choices; everything about them is kept in columns, one
+for each loose neuron of the network.
+
+Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, ICLR 2021 (optimised slopes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fathom.core.box import Box
+from fathom.core.network import Network
+from fathom.core.operator import Linear, Nonlinear
+from fathom.core.region import Region
+from fathom.core.value import flat, take
+from fathom.regions.box import BoxRegion
+
+SLOPE_RATE = 0.25
+MULTIPLIER_RATE = 0.1  # times the size of the coefficients that the multiplier is subtracted from
+WEIGHT_RATE = 0.1
+DECAY = 0.97  # of the rates, a step
+DROP = 0.75  # once fewer than this share of the sub-problems are open, the others are no longer carried along
+
+
+@dataclass(frozen=True, eq=False)
+class Bend:
+    """One nonlinear node with a kink."""
+
+    node: int
+    kink: float
+    at: Tensor  # [U_i] the places of its loose neurons
+    columns: slice  # where these are among all loose neurons
+    slope: Tensor  # [sets, *shape] of neurons that are not loose; anything at those that are
+    offset: Tensor | None  # [sets, *shape]; None for zero
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """The relaxations of loose neurons [k, U]: the lower line at choice c is (low + gain c) z + low_offset + offset_gain c."""
+
+    low: Tensor
+    gain: Tensor
+    low_offset: Tensor
+    offset_gain: Tensor
+    up: Tensor
+    up_offset: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Dual:
+    """k sub-problems: minimise, over a set and a branch, the weighted mean of rows of one node's value."""
+
+    place: Tensor  # [k] the set
+    rows: Tensor  # [k, R, *shape] float32
+    offset: Tensor  # [k, R]
+    member: Tensor  # [k, R] 1 for rows that count, 0 for the others
+    lower: Tensor  # [k, U] float32: bounds of the loose neurons' inputs
+    upper: Tensor  # [k, U]
+    sign: Tensor  # [k, U] float32: the side of its kink that a neuron is fixed to, or 0
+    choice: Tensor  # [k, U]
+    multiplier: Tensor  # [k, U]
+    weight: Tensor  # [k, R]
+
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def take(self, index: Tensor) -> Dual:
+        return take(self, index)
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The best choices for k sub-problems, and what is known at them."""
+
+    bound: Tensor  # [k] estimates
+    choice: Tensor  # [k, U]
+    multiplier: Tensor  # [k, U]
+    weight: Tensor  # [k, R]
+    point: Tensor  # [k, d] float32
+    met: Tensor  # [k, U] the coefficients that met the loose neurons at the last step taken
+    value: Tensor  # [k, U] what the relaxation makes of the loose neurons' inputs at the last step but one; 0 before
+
+
+class Sketch:
+    """A network in float32 and the bends of its sets."""
+
+    def __init__(self, network: Network, region: Region) -> None:
+        """`region`: the sets, float64. Bends are to be added in topological order."""
+        self.network = network.freeze(torch.float32)
+        self.region = region
+        self.bends: dict[int, Bend] = {}
+        self.size = 0
+        box = region.box()
+        self.middle, self.radius = box.middle.float(), box.radius.float()
+        self.low_end, self.high_end = box.lower.float(), box.upper.float()
+
+    def add(self, i: int, box: Box) -> Bend:
+        """The nonlinear node i, with boxes [sets, *shape] for its input."""
+        operator = self.network.nodes[i].operator
+        assert isinstance(operator, Nonlinear) and operator.kink is not None
+        lines = operator.relax(box, choice=None)
+        loose = flat((box.lower < operator.kink) & (box.upper > operator.kink), 1).any(0)
+        at = loose.nonzero()[:, 0]
+        offset = lines.lower_offset.float()
+        columns = slice(self.size, self.size + len(at))
+        self.bends[i] = Bend(i, operator.kink, at, columns, lines.lower_slope[0].float(), offset if bool(offset.any()) else None)
+        self.size = columns.stop
+        return self.bends[i]
+
+    def gather(self, boxes: dict[int, Box]) -> tuple[Tensor, Tensor]:
+        """Lower and upper ends [sets, U], float64, of the loose neurons, from boxes for the inputs of the bends."""
+        ends = [boxes[i].map(lambda t, at=bend.at: flat(t, 1)[:, at]) for i, bend in self.bends.items()]  # type: ignore[misc]
+        if not ends:
+            none = torch.zeros(len(self.low_end), 0, dtype=torch.float64)
+            return none, none
+        return torch.cat([end.lower for end in ends], 1), torch.cat([end.upper for end in ends], 1)
+
+    def kinks(self) -> Tensor:
+        """[U] where the loose neurons bend."""
+        return torch.cat([torch.full((len(bend.at),), bend.kink) for bend in self.bends.values()] or [torch.zeros(0)])
+
+    def lines(self, lower: Tensor, upper: Tensor) -> Lines:
+        """Of loose neurons with inputs in [lower, upper], [k, U]."""
+        parts: list[tuple[Tensor, ...]] = []
+        for bend in self.bends.values():
+            operator = self.network.nodes[bend.node].operator
+            assert isinstance(operator, Nonlinear)
+            box = Box(lower[:, bend.columns], upper[:, bend.columns])
+            zero = operator.relax(box, choice=torch.zeros_like(box.lower))
+            one = operator.relax(box, choice=torch.ones_like(box.lower))
+            low, offset = zero.lower_slope[0], zero.lower_offset
+            gains = one.lower_slope[0] - low, one.lower_offset - offset
+            parts.append((low, gains[0], offset, gains[1], zero.upper_slope[0], zero.upper_offset))
+        if not parts:
+            return Lines(*(lower.new_zeros(lower.shape) for _ in range(6)))
+        return Lines(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
+
+    def ascend(self, start: int, dual: Dual, steps: int, *, enough: float = 0.0) -> Found:
+        """Up to `steps` steps of projected Adam on every sub-problem whose bound is at most `enough`."""
+        k, d = len(dual), self.network.input_size
+        none = torch.full((k,), -torch.inf)
+        found = Found(
+            none, dual.choice, dual.multiplier, dual.weight, none.new_zeros(k, d), *none.new_zeros(2, k, dual.choice.shape[1])
+        )
+        if not k:
+            return found
+        run = _Run(self, start, dual)
+        index = torch.arange(k)
+        for step in range(steps + 1):
+            run.bound()
+            found = run.record(found, index)
+            if step == steps:
+                break
+            todo = found.bound[index] <= enough
+            count = int(todo.sum())
+            if count == 0:
+                break
+            if count < DROP * len(index):
+                keep = todo.nonzero()[:, 0]
+                index = index[keep]
+                run = run.take(keep)
+            run.step()
+            found.value[index] = run.value
+        return found
+
+
+class _Run:
+    """A few sub-problems on their way up."""
+
+    def __init__(self, sketch: Sketch, start: int, dual: Dual) -> None:
+        self.sketch, self.start, self.dual = sketch, start, dual
+        self.lines = sketch.lines(dual.lower, dual.upper)
+        self.choice, self.multiplier = dual.choice.clone(), dual.multiplier.clone()
+        self.weight = dual.weight.clone()
+        self.several = bool((dual.member.sum(1) > 1).any())
+        self.branched = bool(dual.sign.any())
+        self.scale: Tensor | None = None
+        self.time = 0
+        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self._settle()
+
+    def _settle(self) -> None:
+        """What follows from the sub-problems carried along."""
+        place, bends = self.dual.place, self.sketch.bends.values()
+        one = len(self.sketch.low_end) == 1
+        self.slopes = {b.node: b.slope if one else b.slope[place] for b in bends}
+        self.offsets = {b.node: b.offset if one or b.offset is None else b.offset[place] for b in bends}
+        self.kinks = self.sketch.kinks()
+
+    def take(self, index: Tensor) -> _Run:
+        """The same, for fewer."""
+        part = object.__new__(_Run)
+        part.__dict__.update(self.__dict__)
+        for name in ("dual", "lines"):
+            setattr(part, name, take(getattr(self, name), index))
+        for name in ("choice", "multiplier", "weight", "share", "low", "low_offset", "estimate", "met", "x"):
+            setattr(part, name, getattr(self, name)[index])
+        part.scale = None if self.scale is None else self.scale[index]
+        part.moments = {name: (m[index], v[index]) for name, (m, v) in self.moments.items()}
+        part._settle()
+        return part
+
+    def record(self, found: Found, index: Tensor) -> Found:
+        """What is better than before."""
+        better = self.estimate > found.bound[index]
+        at = index[better]
+        whole = bool(better.all()) and len(index) == len(found.bound)
+        if whole:
+            return replace(
+                found,
+                bound=self.estimate,
+                choice=self.choice.clone(),
+                multiplier=self.multiplier.clone(),
+                weight=self.weight.clone(),
+                point=self.x,
+                met=self.met.clone(),
+            )
+        found.met[index] = self.met
+        found.bound[at] = self.estimate[better]
+        for name in ("choice", "multiplier", "weight"):
+            setattr_(found, name, at, getattr(self, name)[better])
+        found.point[at] = self.x[better]
+        return found
+
+    def bound(self) -> None:
+        """The backward pass: `estimate`, the coefficients `met` on the way, and the input `x` at which the bound is attained."""
+        network, bends = self.sketch.network, self.sketch.bends
+        share = self.weight * self.dual.member
+        share = share / share.sum(1, keepdim=True)
+        self.share = share
+        self.offset = (share * self.dual.offset).sum(1)
+        rows = torch.einsum("kr,kr...->k...", share, self.dual.rows) if share.shape[1] > 1 else self.dual.rows[:, 0]
+        constant = self.offset
+        choice, lines = self.choice, self.lines
+        low = torch.addcmul(lines.low, lines.gain, choice)
+        low_offset = torch.addcmul(lines.low_offset, lines.offset_gain, choice)
+        price = self.dual.sign * self.multiplier if self.branched else None
+        if price is not None:
+            constant = constant + price @ self.kinks
+        met = torch.zeros_like(choice)
+        pending: dict[int, Tensor] = {self.start: rows[None]}
+        for i in range(self.start, 0, -1):
+            a = pending.pop(i, None)
+            if a is None:
+                continue
+            node = network.nodes[i]
+            parts: tuple[Tensor, ...]
+            if isinstance(node.operator, Linear):
+                bias = node.operator.bias
+                if bias is not None:
+                    constant = constant + flat(a, 2)[0] @ bias.expand(node.shape).flatten()
+                parts = node.operator.transpose(a)
+            else:
+                bend = bends[i]
+                columns, rowwise = bend.columns, flat(a, 2)[0]
+                g = rowwise[:, bend.at]
+                plus, minus = g.clamp(min=0), g.clamp(max=0)
+                met[:, columns] = g
+                h = torch.addcmul(plus * low[:, columns], minus, lines.up[:, columns])
+                constant = constant + (plus * low_offset[:, columns] + minus * lines.up_offset[:, columns]).sum(1)
+                if price is not None:
+                    h = h - price[:, columns]
+                slope, offset = flat(self.slopes[i], 1), self.offsets[i]
+                through = rowwise * slope
+                if offset is not None:
+                    rest = rowwise.clone()
+                    rest[:, bend.at] = 0.0
+                    constant = constant + (rest * flat(offset, 1)).sum(1)
+                through[:, bend.at] = h
+                parts = (through.reshape(a.shape),)
+            for j, part in zip(node.inputs, parts, strict=True):
+                pending[j] = pending[j] + part if j in pending else part
+        zero = constant.new_zeros(len(constant), network.input_size)
+        a = pending[0][0] if 0 in pending else zero
+        least, self.x = self._minimise(a)
+        self.estimate = (constant + least).nan_to_num(nan=-torch.inf)
+        self.met = met
+        self.low, self.low_offset = low, low_offset
+
+    def _minimise(self, a: Tensor) -> tuple[Tensor, Tensor]:
+        sketch, place = self.sketch, self.dual.place
+        if not isinstance(sketch.region, BoxRegion):
+            values, points = sketch.region.take(place).minimise(a.double()[:, None])
+            return values[:, 0].float(), points[:, 0].float()
+        if len(sketch.low_end) == 1:
+            least = a @ sketch.middle[0] - a.abs() @ sketch.radius[0]
+            return least, torch.where(a > 0, sketch.low_end, sketch.high_end)
+        least = (a * sketch.middle[place] - a.abs() * sketch.radius[place]).sum(1)
+        return least, torch.where(a > 0, sketch.low_end[place], sketch.high_end[place])
+
+    def _evaluate(self) -> Tensor:
+        """The relaxation at `x`, where `bound` was attained: the value [k, *shape] of the start node; fills in `value` [k, U]."""
+        network, bends = self.sketch.network, self.sketch.bends
+        below = self.met >= 0
+        slope = torch.where(below, self.low, self.lines.up)
+        offset = torch.where(below, self.low_offset, self.lines.up_offset)
+        self.value = torch.zeros_like(self.choice)
+        values: dict[int, Tensor] = {0: self.x}
+        for i in _before(network, self.start):
+            node = network.nodes[i]
+            assert node.operator is not None
+            inputs = [values[j] for j in node.inputs]
+            if isinstance(node.operator, Linear):
+                values[i] = node.operator(*inputs)
+                continue
+            bend, z = bends[i], flat(inputs[0], 1)
+            mine = z[:, bend.at]
+            self.value[:, bend.columns] = mine
+            y = z * flat(self.slopes[i], 1)
+            stable = self.offsets[i]
+            if stable is not None:
+                y = y + flat(stable, 1)
+            y[:, bend.at] = torch.addcmul(offset[:, bend.columns], slope[:, bend.columns], mine)
+            values[i] = y.reshape(inputs[0].shape)
+        return values[self.start]
+
+    def step(self) -> None:
+        """One step of Adam up the bound's derivative."""
+        end = self._evaluate()
+        self.time += 1
+        rising = self.met.clamp(min=0) * torch.addcmul(self.lines.offset_gain, self.lines.gain, self.value)
+        self._move("choice", rising, SLOPE_RATE, 1.0)
+        if self.branched:
+            if self.scale is None:
+                self.scale = self._scale()
+            self._move("multiplier", -self.dual.sign * (self.value - self.kinks), MULTIPLIER_RATE * self.scale, torch.inf)
+        if self.several:
+            member = self.dual.member
+            rows = torch.einsum("krm,km->kr", flat(self.dual.rows, 2), flat(end, 1)) + self.dual.offset
+            mean = (self.share * rows).sum(1, keepdim=True)
+            self._move("weight", (rows - mean) * member, WEIGHT_RATE, 1.0)
+            self.weight = torch.where((self.weight * member).sum(1, keepdim=True) > 0, self.weight, member)
+
+    def _scale(self) -> Tensor:
+        """[k, U] the mean size of the coefficients that meet a node's neurons."""
+        scale = torch.zeros_like(self.met)
+        for bend in self.sketch.bends.values():
+            if len(bend.at):
+                scale[:, bend.columns] = self.met[:, bend.columns].abs().mean(1, keepdim=True)
+        return scale
+
+    def _move(self, name: str, gradient: Tensor, rate: float | Tensor, high: float) -> None:
+        """Adam (Kingma and Ba, ICLR 2015), projected onto [0, high]."""
+        if name not in self.moments:
+            self.moments[name] = (torch.zeros_like(gradient), torch.zeros_like(gradient))
+        m, v = self.moments[name]
+        m.mul_(0.9).add_(gradient, alpha=0.1)
+        v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        fade, spread = 1 - 0.9**self.time, 1 - 0.999**self.time
+        size = (v / spread).sqrt_().add_(1e-12)
+        move = m.div(size).mul_(DECAY**self.time / fade).mul_(rate)
+        value = getattr(self, name)
+        setattr(self, name, value.add(move).clamp_(0.0, high))
+
+
+def setattr_(found: Found, name: str, at: Tensor, value: Tensor) -> None:
+    """Rows `at` of one field."""
+    getattr(found, name)[at] = value
+
+
+def _before(network: Network, start: int) -> list[int]:
+    """The nodes that node `start` is made of, itself last, in order."""
+    needed = {start}
+    for i in range(start, 0, -1):
+        if i in needed:
+            needed.update(network.nodes[i].inputs)
+    return sorted(needed - {0})
