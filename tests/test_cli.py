@@ -233,6 +233,12 @@ def test_verify_prints_verdict_and_assignment(folder: Path) -> None:
     assert y[0] <= y[1]
 
 
+def test_verify_says_how_much_memory_it_took(folder: Path) -> None:
+    result = fathom("verify", "sat.vnnlib", "--network", "model.onnx", folder=folder)
+    told = re.search(r"at most (\d+) MiB", result.err)
+    assert told is not None and 20 < int(told[1]) < 10_000
+
+
 def test_verify_prints_the_competitions_form(folder: Path) -> None:
     result = fathom("verify", "sat.vnnlib", "--network", "N=model.onnx", "--competition", folder=folder)
     verdict, text = result.out.split("\n", 1)

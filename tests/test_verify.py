@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from fathom.audits.portfolio import quick
@@ -17,6 +18,7 @@ from fathom.capture.vnnlib import read_property, to_problem
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
+from fathom.prove.work import suited_threads
 
 
 @pytest.fixture
@@ -90,3 +92,16 @@ def test_an_easy_proof_waits_for_no_long_attack(doubled: Path, tmp_path: Path) -
     answers = quick(problem).solve(problem, Budget(seconds=20))
     assert answers.proved.all()
     assert answers.cost.forward.max() < 50  # a long attack takes thousands
+
+
+def test_a_small_network_takes_one_thread_and_gives_the_others_back(doubled: Path, tmp_path: Path) -> None:
+    network = read_onnx(doubled).network
+    assert network is not None
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with suited_threads(network):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

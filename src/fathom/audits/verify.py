@@ -25,6 +25,7 @@ from fathom.core.errors import FathomError
 from fathom.core.network import Port
 from fathom.core.problem import Problem
 from fathom.core.program import Program
+from fathom.prove.work import suited_threads
 
 WORDS = {Verdict.PROVED: "unsat", Verdict.BROKEN: "sat", Verdict.UNKNOWN: "unknown"}
 
@@ -182,7 +183,7 @@ def _only(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Pat
 
 def solve_one(problem: Problem, budget: Budget, seed: int = 0, records: Records | None = None) -> Answers:
     """The answers of a problem that is a single case; `records` is filled with what its proofs are made of."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), suited_threads(problem.network):
         answers = quick(problem, seed, records).solve(problem, budget)
     return by_case(problem, replace(answers, found=inside_written(problem, answers.found)))
 

@@ -1,4 +1,4 @@
-"""Keeping freed memory: what bounds allocate and free a thousand times a second should not go back to the kernel each time."""
+"""Memory: keeping what is freed, since bounds allocate and free a thousand times a second; and how much it was at most."""
 
 from __future__ import annotations
 
@@ -21,3 +21,12 @@ def keep_freed_memory() -> None:
         return
     for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 << 20)):
         tune(option, value)
+
+
+def peak_mib() -> int | None:
+    """The memory of this process so far, at most, in MiB; None where the system does not tell."""
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -6,11 +6,16 @@ The number follows from the network alone, so that the same search visits the sa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
 
 from fathom.core.network import Network
 from fathom.core.operator import Linear
 
 ROUND = 1.5e9  # multiplications of a round: about half a second
+SMALL = 1e6  # multiplications of one evaluation, up to which a second thread waits more than it works
 
 
 def products(network: Network) -> list[float]:
@@ -36,3 +41,17 @@ def batch(network: Network, rows: dict[int, float], memory: int, most: int) -> i
     widest = max(math.prod(node.shape) for node in network.nodes)
     bytes_ = 8 * widest * max([1.0, *rows.values()]) * 8
     return int(max(4, min(most, ROUND / max(work, 1.0), memory / bytes_)))
+
+
+@contextmanager
+def suited_threads(network: Network | None) -> Iterator[None]:
+    """Within, torch works on a small network with one thread: its steps are too short to share."""
+    if network is None or products(network)[-1] > SMALL:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

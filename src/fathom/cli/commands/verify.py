@@ -72,6 +72,7 @@ def _answer(
     competition: bool,
     seed: int,
 ) -> None:
+    from fathom.cli.memory import peak_mib
     from fathom.cli.outputs import require_file, require_folder
     from fathom.cli.progress import working
     from fathom.cli.watchdog import Watchdog
@@ -96,7 +97,9 @@ def _answer(
             typer.echo(assignment(*result.witness, Style.COMPETITION))
         else:
             typer.echo(assignment(x, y, Style.STANDARD, *variables))
-    for line in (f"{result.reason}; {result.seconds:.2f} s, arithmetic: real", *result.notes()):
+    peak = peak_mib()
+    memory = "" if peak is None else f", at most {peak} MiB"
+    for line in (f"{result.reason}; {result.seconds:.2f} s{memory}, arithmetic: real", *result.notes()):
         complain(line)
 
 
