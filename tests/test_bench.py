@@ -225,6 +225,24 @@ def test_a_fresh_process_answers_and_its_memory_is_measured(source: Path, tmp_pa
     assert "memory of one process" in result.out
 
 
+@pytest.mark.parametrize("isolated", [False, True])
+def test_certificates_of_unsat_instances_are_checked(source: Path, tmp_path: Path, *, isolated: bool) -> None:
+    bench = Bench(source, seconds=30, limit=2, certificates=tmp_path, isolated=isolated)
+    rows = {row.verdict: row for row in bench.run()}
+    assert rows["unsat"].certificate == "accepted"
+    assert rows["unsat"].checking > 0
+    assert rows["unsat"].certificate_bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert rows["sat"].certificate == ""
+    assert "certificates: 1 of 1 unsat accepted" in summary(bench.rows)
+
+
+def test_a_row_without_the_certificate_that_is_asked_for_does_not_count(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    list(Bench(source, seconds=20, limit=2, out=out).run())
+    again = Bench(source, seconds=20, limit=2, out=out, certificates=tmp_path)
+    assert [row.verdict for row in again.rows] == ["sat"]
+
+
 def stand_in(path: Path, body: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program in place of `fathom verify`."""
     path.write_text(f"#!/bin/sh\n{body}\n")
@@ -304,4 +322,4 @@ def test_rows_are_written_as_any_reader_of_csv_reads_them(tmp_path: Path) -> Non
         room._append(out, row)
     cells = list(csv.reader(io.StringIO(out.read_text(), newline="")))
     assert cells[0] == HEADER
-    assert [line[-1] for line in cells[1:]] == [row.note for row in made_up(4)]
+    assert [line[HEADER.index("note")] for line in cells[1:]] == [row.note for row in made_up(4)]

@@ -15,7 +15,7 @@ from fathom.prove import branch
 from fathom.prove.certificate import write
 from fathom.prove.record import CLAUSE, PHASE, Record, off
 from fathom.regions.box import BoxRegion
-from tests.command import write_model, write_property
+from tests.command import fathom, write_model, write_property
 
 SIX = "(or (and (<= Y_0 {0}) (<= Y_1 {0})) (<= Y_2 {1}))"
 
@@ -102,6 +102,18 @@ def test_boxes_are_the_same_alone_and_in_company(tmp_path: Path, seed: int) -> N
         for one, all_ in zip(alone, together, strict=True):
             torch.testing.assert_close(one.lower[0], all_.lower[i], rtol=1e-9, atol=1e-12)
             torch.testing.assert_close(one.upper[0], all_.upper[i], rtol=1e-9, atol=1e-12)
+
+
+def test_a_proof_is_one_of_its_model_and_property_alone(tmp_path: Path) -> None:
+    _, out = proved(tmp_path, 0)
+    model, prop = tmp_path / "model.onnx", tmp_path / "rule.vnnlib"
+    assert fathom("check", model, prop, out).code == 0
+    other = write_model(tmp_path / "other.onnx", (3, 12, 12, 3), 1)
+    assert fathom("check", other, prop, out).code == 1
+    prop.write_text(prop.read_text() + "; the same, in other bytes")
+    refused = fathom("check", model, prop, out)
+    assert refused.code == 1
+    assert refused.out.startswith("rejected: ")
 
 
 def test_nothing_is_recorded_unasked() -> None:

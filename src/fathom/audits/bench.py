@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -45,6 +46,9 @@ class Row:
     isolated: bool
     fathom: str  # version
     note: str = ""
+    certificate: str = ""  # of an unsat, where asked for: accepted or unchecked
+    checking: float = 0.0  # seconds of the checker, which `seconds` leaves out
+    certificate_bytes: int = 0
 
     @property
     def disagrees(self) -> bool:
@@ -81,6 +85,7 @@ class Bench:
     out: Path | None = None
     isolated: bool = False
     seed: int = 0
+    certificates: Path | None = None  # a folder for one of each unsat
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -116,15 +121,18 @@ class Bench:
 
     def _one(self, onnx: str, vnnlib: str) -> Row:
         began, peak = time.monotonic(), 0
+        proof: dict[str, Any] = {}
+        out = None if self.certificates is None else self.certificates / f"{Path(onnx).stem}-{Path(vnnlib).stem}.npz"
         try:
             network, prop = _inside(self.folder, onnx), _inside(self.folder, vnnlib)
             if self.isolated:
-                verdict, note, peak = _in_fresh_process(network, prop, self.seconds, self.seed)
+                verdict, note, peak = _in_fresh_process(network, prop, self.seconds, self.seed, out)
             else:
                 from fathom.audits.verify import verify
 
-                result = verify(network, prop, self.seconds, self.seed)
+                result = verify(network, prop, self.seconds, self.seed, out)
                 verdict, note = result.verdict, "; ".join(result.notes())
+            proof = _proof(note) if verdict == "unsat" and out is not None else {}
         except FathomError as error:
             verdict, note = ERROR, str(error)
         except Exception as error:  # whatever it is, it is this instance's, and the others are still to be run
@@ -136,7 +144,8 @@ class Bench:
             "expected": self.expected.get((onnx, vnnlib), ""),
         }
         note = " ".join(note.split())[:2000]  # one line a row
-        return Row(**answer, seconds=time.monotonic() - began, peak_mib=peak, note=note, **self._settings)
+        seconds = time.monotonic() - began - proof.get("checking", 0.0)
+        return Row(**answer, seconds=seconds, peak_mib=peak, note=note, **proof, **self._settings)
 
     @property
     def _settings(self) -> dict[str, Any]:
@@ -152,13 +161,23 @@ class Bench:
     def _like(self, rows: list[Row]) -> dict[tuple[str, str], Row]:
         """The rows that count here, by instance. Errors do not: they may have been mended."""
         same = [row for row in rows if all(getattr(row, name) == value for name, value in self._settings.items())]
-        return {(row.onnx, row.vnnlib): row for row in same if row.verdict != ERROR}
+        bare = "unsat" if self.certificates is not None else ""  # what does not count without a certificate
+        return {(row.onnx, row.vnnlib): row for row in same if row.verdict != ERROR and (row.certificate or row.verdict != bare)}
 
 
-def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int) -> tuple[str, str, int]:
+def _proof(said: str) -> dict[str, Any]:
+    """What became of a certificate, from the words of `Check.line`."""
+    found = re.search(r"certificate \(checked\): .* accepted (\d+) bytes in ([0-9.]+) s", said)
+    if found is None:
+        return {"certificate": "unchecked"}
+    return {"certificate": "accepted", "checking": float(found[2]), "certificate_bytes": int(found[1])}
+
+
+def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int, proof: Path | None) -> tuple[str, str, int]:
     """Verdict, note and peak memory in MiB of `fathom verify`; ended from outside if it does not end itself."""
     command = [sys.executable, "-m", "fathom", "verify", str(prop), "--network", str(network)]
     command += ["--timeout", str(seconds), "--seed", str(seed)]
+    command += [] if proof is None else ["--certificate", str(proof)]
     deadline = time.monotonic() + seconds + GRACE
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
@@ -183,7 +202,8 @@ def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int) -> t
         return "timed-out", f"ended from outside after {seconds + GRACE:g} s", peak
     if code or first not in (*DECIDED, "unknown", "timed-out"):
         return ERROR, f"exit code {code}: " + (said.rsplit("\n", 1)[-1] or "no word"), peak
-    return first, "", peak
+    notes = [line.removeprefix("fathom: ") for line in said.splitlines() if line.startswith("fathom: certificate")]
+    return first, "; ".join(notes), peak
 
 
 def _look(pid: int) -> tuple[int | None, int]:
@@ -207,12 +227,26 @@ def summary(rows: list[Row]) -> str:
         f"seconds: median {statistics.median(times):.2f}, longest {max(times):.2f}, sum {sum(times):.1f}",
         *([f"memory of one process: at most {peak} MiB"] if peak else []),
     ]
+    lines += _proofs([row for row in rows if row.certificate])
     expected = sum(row.expected in DECIDED for row in rows)
     if expected:
         against = [row for row in rows if row.disagrees]
         lines.append(f"disagreements with {expected} expected verdicts: {len(against)}")
         lines.extend(f"  {row.line()}" for row in against)
     return "\n".join(lines)
+
+
+def _proofs(rows: list[Row]) -> list[str]:
+    """How the certificates fared, in words."""
+    good = [row for row in rows if row.certificate == "accepted"]
+    if not good:
+        return [f"certificates: 0 of {len(rows)} unsat accepted"] if rows else []
+    ratio = statistics.median(row.checking / max(row.seconds, 1e-3) for row in good)
+    sizes = [row.certificate_bytes for row in good]
+    return [
+        f"certificates: {len(good)} of {len(rows)} unsat accepted; checking / proving: median {ratio:.2f}; "
+        f"bytes: median {int(statistics.median(sizes))}, largest {max(sizes)}"
+    ]
 
 
 # The output file

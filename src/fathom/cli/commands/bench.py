@@ -32,6 +32,10 @@ def bench(
     isolated: Annotated[
         bool, typer.Option("--isolated", help="A fresh process for each; times include its start, and memory is measured.")
     ] = False,
+    certificates: Annotated[
+        Path | None,
+        typer.Option("--certificates", metavar="DIR", help="Write the proof of every unsat there, and have it checked."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="K", help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Run a folder of verification instances; print a row each, then decided / total, disagreements and times.
@@ -41,9 +45,12 @@ def bench(
     if not timeout < float("inf"):
         raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
     from fathom.audits.bench import ERROR, Bench, summary
+    from fathom.cli.outputs import require_folder
     from fathom.cli.progress import counting
 
-    job = Bench(folder, seconds=timeout, limit=limit, out=csv, isolated=isolated, seed=seed)
+    if certificates is not None:
+        require_folder(certificates, "the certificates")
+    job = Bench(folder, seconds=timeout, limit=limit, out=csv, isolated=isolated, seed=seed, certificates=certificates)
     if job.rows:
         complain(f"{len(job.rows)} of {job.total} instances are taken over from {csv}")
     stopped = False
