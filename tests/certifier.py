@@ -15,8 +15,9 @@ import numpy as np
 from fathom_checker.bounds import Bounder
 from fathom_checker.certificate import BOX, LEAF, PHASE, read_certificate
 from fathom_checker.model import read_model
-from fathom_checker.numbers import Numbers
+from fathom_checker.numbers import Numbers, below
 from fathom_checker.tree import Walk
+from fathom_checker.vnnlib import read_vnnlib
 
 FORMAT = "fathom certificate, version 1"
 
@@ -86,7 +87,7 @@ class _Tried(Walk):
 
     open: list[tuple[int, Any, Any, Any, Any]]
 
-    def _reject(self, state: Any, at: Any, words: str) -> None:
+    def reject(self, state: Any, at: Any, words: str) -> None:
         for i in at:
             self.open.append((int(state["node"][i]), *(state[name][i].copy() for name in ("lower", "upper", "low", "high"))))
 
@@ -128,6 +129,27 @@ def grow(
             for child in nodes[number].children:
                 child.flags = flags
     return None
+
+
+def trees(model: bytes, property: bytes) -> tuple[list[tuple[Any, Any]], list[Spec], list[int]]:
+    """Boxes, specs and which box has which for a property of rows whose coefficients are float64: a tree for each box."""
+    question = read_vnnlib(property, read_model(model, Numbers(exact=False)).dtype)
+    grouped: dict[bytes, tuple[tuple[Any, Any], list[Any]]] = {}
+    for asked in question.obligations:
+        rows = []
+        for key, ways in asked.rows.items():
+            if len(key) > 1 or key[0][0] < question.outputs:
+                coefficients = np.zeros(question.outputs + question.inputs)
+                coefficients[[place for place, _ in key]] = [float(value) for _, value in key]
+                rows.append((coefficients.tolist(), below(ways[0][0]), ways[0][1]))
+        box = asked.lower, asked.upper
+        grouped.setdefault(box[0].tobytes() + box[1].tobytes(), (box, []))[1].append(rows)
+    return [box for box, _ in grouped.values()], [Spec(rows) for _, rows in grouped.values()], [*range(len(grouped))]
+
+
+def certify(model: bytes, property: bytes, **more: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """A certificate of a VNN-LIB property."""
+    return grow(model, property, *trees(model, property), **more)
 
 
 def halve(node: Node, lower: Any, upper: Any, low: Any, high: Any) -> None:

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fathom_checker.errors import Rejected
 from fathom_checker.model import Model
 from fathom_checker.numbers import Array, Numbers
-from fathom_checker.operators import Bend, Linear, Operator
+from fathom_checker.operators import Bend, Linear
+from fathom_checker.reading import Rejected
 from fathom_checker.region import Balls, on_ball, on_box
 
 State = dict[str, Array]
-"""Of n nodes: boxes `lower`, `upper` [n, d]; bounds `low`, `high` [n, N] of neurons' inputs; `open` clauses [n, C]; `node`,
-`tree` [n]. And the rounding account: `loss i` [n, *], what a step back through operator i may lose for a coefficient of 1;
+"""Of n nodes: boxes `lower`, `upper` [n, d]; bounds `low`, `high` [n, N] of neurons' inputs; `open` clauses [n, C]; `node`;
+`set`, the ball. And the rounding account: `loss i` [n, *], what a step back through operator i may lose for a coefficient of 1;
 `size v` [n, *], how large values are that several read; `tiny` [n], for underflow."""
 
 Lines = dict[int, tuple[Array, Array, Array, Array]]
@@ -43,18 +43,15 @@ class Bounder:
         self.model, self.numbers, self.balls, self.single = model, numbers, balls, single
         reads = [value for op in model.operators for value in op.inputs]
         self.last = len(model.operators)
-        self.shared = {0, self.last} | {value for value, count in zip(*np.unique(reads, return_counts=True)) if count > 1}
+        self.shared = {0, self.last} | {value for value in reads if reads.count(value) > 1}
         self.widths = [model.inputs, *(math.prod(op.shape) for op in model.operators)]
-        self.memory = memory
-        self.most_rows = max(2, memory // (64 * max(self.widths)))  # eight arrays of such rows are alive at once
+        self.memory, self.most_rows = memory, max(2, memory // (64 * max(self.widths)))  # eight such arrays are alive at once
 
     def lines(self, state: State, op: Bend, place: Array | None = None) -> tuple[Array, Array, Array, Array]:
-        """Lines of one operator's neurons; `place` [n, neurons]: where unstable ones' lower lines stand, None: by default."""
+        """Lines of one operator's neurons; `place` [n, N]: where unstable ones' lower lines stand, None: by default."""
         low, high, numbers, leak = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers, op.leak
-        unstable = (low < 0) & (high > 0)
-        if place is None:
-            place = (high > -low) * 1
-        exact = np.where(low >= 0, 1, leak)
+        unstable, exact = (low < 0) & (high > 0), np.where(low >= 0, 1, leak)
+        place = (high > -low) * 1 if place is None else place[:, op.neurons]
         below = np.where(unstable, np.clip(leak + place * (1 - leak), leak, 1), exact)
         chord = np.where(unstable, np.clip((high - leak * low) / np.where(unstable, high - low, 1), leak, 1), exact)
         # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
@@ -66,17 +63,16 @@ class Bounder:
         return below, chord, offset, loss
 
     def all_lines(self, state: State, place: Array | None = None) -> Lines:
-        bends = [(i, op) for i, op in enumerate(self.model.operators) if isinstance(op, Bend)]
-        return {i: self.lines(state, op, None if place is None else place[:, op.neurons]) for i, op in bends}
+        return {i: self.lines(state, op, place) for i, op in enumerate(self.model.operators) if isinstance(op, Bend)}
 
     def tighten(self, state: State) -> None:
         """Bound every value anew, and with that `low` and `high`, and the rounding account."""
-        boxes = [(state["lower"], state["upper"])]
-        lines: Lines = {}
+        boxes, lines = [(state["lower"], state["upper"])], Lines()
         state["tiny"] = self.numbers.zeros(len(state["node"]))
         for i, op in enumerate([None, *self.model.operators]):
             if isinstance(op, Bend):
-                self._bend(state, lines, i - 1, op, *boxes[op.inputs[0]])
+                self._bend(state, lines, op, *boxes[op.inputs[0]])
+                lines[i - 1] = self.lines(state, op)
                 boxes.append(self._bent(state, op))
             elif op is not None:
                 boxes.append(self._interval(state, i - 1, op, [boxes[value] for value in op.inputs]))
@@ -87,17 +83,10 @@ class Bounder:
 
     def _bent(self, state: State, op: Bend) -> tuple[Array, Array]:
         low, high, numbers = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers
-        if op.leak:
-            error = numbers.single(1) * op.leak * larger(low, high) + SINGLE_TINY if self.single else 0
-            low = np.where(low < 0, numbers.down(numbers.down(op.leak * low) - error), low)
-            high = np.where(high < 0, numbers.up(numbers.up(op.leak * high) + error), high)
-        else:
-            low, high = np.maximum(low, 0), np.maximum(high, 0)
+        error = numbers.single(1) * op.leak * larger(low, high) + SINGLE_TINY if self.single and op.leak else 0
+        low = np.where(low < 0, numbers.down(numbers.down(op.leak * low) - error) if op.leak else 0, low)
+        high = np.where(high < 0, numbers.up(numbers.up(op.leak * high) + error) if op.leak else 0, high)
         return low.reshape(-1, *op.shape), high.reshape(-1, *op.shape)
-
-    def _charged(self, op: Operator) -> bool:
-        """Whether a step back through a linear operator can lose anything."""
-        return isinstance(op, Linear) and bool(op.fan or op.bias is not None or (self.single and op.terms))
 
     def _interval(self, state: State, i: int, op: Linear, ends: list[tuple[Array, Array]]) -> tuple[Array, Array]:
         """From the boxes of what it reads: W middle -+ |W| radius, and what that and the step back may lose."""
@@ -115,41 +104,38 @@ class Bounder:
                 raise Rejected(f"node {state['node'][0]} or one near it: float32 might overflow")
             program = numbers.up(numbers.single(op.terms) * load + op.terms * SINGLE_TINY)
             lost, step = lost + program, step + program
-        if self._charged(op):
+        if op.fan or op.bias is not None or (self.single and op.terms):
             state[f"loss {i}"] = step
         reach = numbers.up(reach * (1 + numbers.gamma(op.fan + op.rough + 4)) + lost)
-        return numbers.floor(numbers.down(middle - reach)), numbers.ceil(numbers.up(middle + reach))
+        return numbers.floor(numbers.down(middle - reach)), -numbers.floor(-numbers.up(middle + reach))
 
-    def _bend(self, state: State, lines: Lines, i: int, op: Bend, low: Array, high: Array) -> None:
+    def _bend(self, state: State, lines: Lines, op: Bend, low: Array, high: Array) -> None:
         """Bounds of the neurons of one operator: intervals, then linear bounds of those still unstable."""
         n, at = len(low), op.neurons
         low = np.maximum(state["low"][:, at], low.reshape(n, -1))
         high = np.minimum(state["high"][:, at], high.reshape(n, -1))
         owners, neurons = ((low < 0) & (high > 0)).nonzero()
-        size = self.most_rows // 2
-        for start in range(0, len(owners), size):
-            owner, neuron = owners[start : start + size], neurons[start : start + size]
-            twice, k = np.concatenate([owner, owner]), len(owner)
-            rows = self.neuron_rows(state, lines, op, twice, np.tile(neuron, 2), np.repeat([1, -1], k))
-            least = self.minimise(state, twice, *rows)
-            low[owner, neuron] = np.maximum(low[owner, neuron], least[:k])
-            high[owner, neuron] = np.minimum(high[owner, neuron], -least[k:])
+        for start in range(0, len(owners), self.most_rows // 2):
+            owner, neuron = owners[start : start + self.most_rows // 2], neurons[start : start + self.most_rows // 2]
+            least = self._extremes(state, lines, op, np.tile(owner, 2), np.tile(neuron, 2), np.repeat([1, -1], len(owner)))
+            low[owner, neuron] = np.maximum(low[owner, neuron], least[: len(owner)])
+            high[owner, neuron] = np.minimum(high[owner, neuron], -least[len(owner) :])
         state["low"][:, at], state["high"][:, at] = low, high
-        lines[i] = self.lines(state, op)
 
-    def neuron_rows(self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array) -> tuple[Array, Array]:
-        """Linear lower bounds, as from `backward`, of sign times the inputs of neurons, numbered within their operator."""
-        value = op.inputs[0]
+    def _extremes(self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array) -> Array:
+        """[P] lower bounds of sign times the inputs of neurons, numbered within their operator."""
+        value, numbers = op.inputs[0], self.numbers
         before = self.model.operators[value - 1] if value else None
-        if isinstance(before, Linear) and (rows := before.rows(neuron)) is not None:  # a first step that computes nothing
-            rows = rows * sign.reshape(-1, *[1] * (rows.ndim - 1))
+        stored = before.rows(neuron) if isinstance(before, Linear) else None
+        if before is not None and isinstance(before, Linear) and stored is not None:  # a first step that computes nothing
             bias = 0 if before.bias is None else before.bias.reshape(-1)[neuron] * sign
             lost = state[f"loss {value - 1}"].reshape(len(state["node"]), -1)[owner, neuron]
-            a, constant = self.backward(state, owner, {before.inputs[0]: rows}, lines)
-            return a, self.numbers.down(self.numbers.down(constant + bias) - lost)
-        rows = self.numbers.zeros(len(owner), math.prod(op.shape))
+            start = {before.inputs[0]: stored * sign.reshape(-1, *[1] * (stored.ndim - 1))}
+            a, constant = self.backward(state, owner, start, lines)
+            return self.minimise(state, owner, a, numbers.down(numbers.down(constant + bias) - lost))
+        rows = numbers.zeros(len(owner), math.prod(op.shape))
         rows[np.arange(len(owner)), neuron] = sign
-        return self.backward(state, owner, {value: rows.reshape(-1, *op.shape)}, lines)
+        return self.minimise(state, owner, *self.backward(state, owner, {value: rows.reshape(-1, *op.shape)}, lines))
 
     def backward(
         self, state: State, owner: Array, rows: Mapping[int, Array], lines: Lines, price: Array | None = None
@@ -168,7 +154,7 @@ class Bounder:
                 if op.bias is not None:
                     shift = np.matmul(a.reshape(len(a), -1), op.bias.reshape(-1))
                     constant, moved = constant + shift, moved + np.abs(shift)
-                if self._charged(op):
+                if f"loss {i}" in state:
                     lost = lost + numbers.dot(np.abs(a), state[f"loss {i}"][owner])
                 parts = op.back(a)
             else:
@@ -189,12 +175,11 @@ class Bounder:
                 pending[value] = part
         lost = lost + state["tiny"][owner]
         lost = lost + numbers.gamma(4 * self.last + 8) * (moved + lost)
-        a = pending.get(0)
-        a = numbers.zeros(len(owner), self.model.inputs) if a is None else a
+        a = pending[0] if 0 in pending else numbers.zeros(len(owner), self.model.inputs)
         return a, numbers.down(numbers.down(constant - lost))
 
     def minimise(self, state: State, owner: Array, a: Array, constant: Array) -> Array:
         """[P] lower bounds on a x + constant over the nodes' sets."""
         box = a, constant, state["lower"][owner], state["upper"][owner]
         least = on_box(self.numbers, *box)
-        return least if self.balls is None else np.maximum(least, on_ball(self.numbers, self.balls, state["tree"][owner], *box))
+        return least if self.balls is None else np.maximum(least, on_ball(self.numbers, self.balls, state["set"][owner], *box))

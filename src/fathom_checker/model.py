@@ -11,11 +11,11 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fathom_checker.errors import Malformed
 from fathom_checker.layout import LAYOUT, MOST_ELEMENTS, concat, pad
 from fathom_checker.node import Node
 from fathom_checker.numbers import Array, Numbers
 from fathom_checker.operators import Bend, Conv, Matrix, Operator, Pick, Scale, Shape, Sum
+from fathom_checker.reading import Malformed
 
 OPSETS = range(7, 26)
 FLOATS: dict[int, np.dtype[Any]] = {onnx.TensorProto.FLOAT: np.dtype(np.float32), onnx.TensorProto.DOUBLE: np.dtype(np.float64)}

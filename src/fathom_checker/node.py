@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from fathom_checker.errors import Malformed
 from fathom_checker.numbers import Array
+from fathom_checker.reading import Malformed
 
 
 class Node:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from fathom_checker.errors import Malformed
 from fathom_checker.numbers import Array, above, below
-from fathom_checker.question import Obligation, Question, by_key, normal
+from fathom_checker.question import Obligation, Question, Row, by_key, normal
+from fathom_checker.reading import Malformed
 from fathom_checker.region import Balls
 
 
@@ -29,13 +29,15 @@ def read_problem(content: bytes, model: str) -> Question:
         rows, offsets, blur = (_numbers(spec[name]) for name in ("rows", "offsets", "blur"))
         found = []
         for i, k in enumerate(spec["of"]):
-            clauses: dict[int, list[Any]] = {}
+            clauses: dict[int, list[Row]] = {clause: [] for clause in spec["clause"][k] if clause >= 0}
             for r, clause in enumerate(spec["clause"][k]):
                 if clause >= 0:
-                    coefficients = {int(j): Fraction(float(rows[k, r, j])) for j in rows[k, r].nonzero()[0]}
+                    coefficients = {j: Fraction(value) for j, value in enumerate(rows[k, r].tolist()) if value}
                     constant = Fraction(float(offsets[k, r])) - Fraction(float(blur[k, r]))
-                    clauses.setdefault(clause, []).append(normal(coefficients, constant, strict=bool(spec["strict"][k][r])))
+                    clauses[clause].append(normal(coefficients, constant, strict=bool(spec["strict"][k][r])))
             found += [Obligation(f"clause {c} of set {i}", lower[i], upper[i], by_key(r), i) for c, r in clauses.items()]
+        if len(spec["of"]) != len(lower):
+            raise Malformed("the problem has not one spec for each set")
         return Question(lower.shape[1], rows.shape[2], found, balls)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError, OverflowError) as reason:
         raise Malformed(f"the problem is no file of fathom.export ({type(reason).__name__}: {reason})") from reason
@@ -50,14 +52,13 @@ def _numbers(value: Any) -> Array:
 
 def _sets(kind: str, fields: dict[str, Array]) -> tuple[Array, Array, Balls | None]:
     """Boxes [n, d] that hold the sets, and the balls."""
+    lower, upper = fields["lower"], fields["upper"]
     if kind == "BoxRegion":
-        return fields["lower"], fields["upper"], None
+        return lower, upper, None
     if kind not in ("LinfBall", "L1Ball", "L2Ball"):
         raise Malformed(f"the problem: sets of the kind {kind} are not understood")
     centre, radius = fields["centre"], fields["radius"]
-    radii = np.broadcast_to(radius[:, None], centre.shape)
-    exact = [(Fraction(c), Fraction(r)) for c, r in zip(centre.ravel().tolist(), radii.ravel().tolist())]
-    lower = np.array([below(c - r) for c, r in exact]).reshape(centre.shape)
-    upper = np.array([above(c + r) for c, r in exact]).reshape(centre.shape)
-    balls = None if kind == "LinfBall" else Balls(1 if kind == "L1Ball" else 2, centre, radius)
-    return np.maximum(lower, fields["lower"]), np.minimum(upper, fields["upper"]), balls
+    exact = [(Fraction(c), Fraction(r)) for row, r in zip(centre.tolist(), radius.tolist()) for c in row]
+    lower = np.maximum(lower, np.array([below(c - r) for c, r in exact]).reshape(centre.shape))
+    upper = np.minimum(upper, np.array([above(c + r) for c, r in exact]).reshape(centre.shape))
+    return lower, upper, None if kind == "LinfBall" else Balls(1 if kind == "L1Ball" else 2, centre, radius)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from fathom_checker.certificate import Certificate
-from fathom_checker.errors import Rejected
 from fathom_checker.numbers import Array
+from fathom_checker.reading import Rejected
 from fathom_checker.region import Balls
 
 Key = tuple[tuple[int, Fraction], ...]
 """Coefficients of a row over (y, x) that are not 0, by ascending place, divided by the magnitude of the first."""
 Row = tuple[Key, Fraction, bool]
-"""A row with its constant divided likewise; whether it holds only where it is < 0."""
+"""A row `<= 0`, with its constant divided likewise; whether it holds only where it is `< 0`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,10 @@ class Question:
     inputs: int
     outputs: int
     obligations: list[Obligation]
-    balls: Balls | None = None  # one for each set
+    balls: Balls | None = None
 
 
 def normal(coefficients: dict[int, Fraction], constant: Fraction, *, strict: bool) -> Row:
-    """A row `sum coefficients + constant <= 0` up to a positive factor."""
     places = sorted(place for place, value in coefficients.items() if value)
     size = abs(coefficients[places[0]]) if places else Fraction(1)
     return tuple((place, coefficients[place] / size) for place in places), constant / size, strict
@@ -53,23 +52,20 @@ def by_key(rows: list[Row]) -> dict[Key, list[tuple[Fraction, bool]]]:
 def require_answered(question: Question, certificate: Certificate) -> None:
     """Raises: Rejected: no tree is about one of the obligations."""
     specs: list[list[list[Row]]] = [[[] for _ in range(count)] for count in certificate.clauses]
-    for row in range(len(certificate["rows"])):
-        values = certificate["rows"][row].tolist()
+    names = ("row_spec", "row_clause", "rows", "row_constant", "row_strict")
+    for spec, clause, values, constant, strict in zip(*(certificate[name].tolist() for name in names)):
         coefficients = {place: Fraction(value) for place, value in enumerate(values) if value}
-        constant, strict = Fraction(float(certificate["row_constant"][row])), bool(certificate["row_strict"][row])
-        clauses = specs[certificate["row_spec"][row]]
-        clauses[certificate["row_clause"][row]].append(normal(coefficients, constant, strict=strict))
-    lower, upper, number = certificate["tree_lower"], certificate["tree_upper"], certificate["tree_set"]
+        specs[spec][clause].append(normal(coefficients, Fraction(constant), strict=bool(strict)))
+    lower, upper, number, of = (certificate[f"tree_{name}"] for name in ("lower", "upper", "set", "spec"))
     same = defaultdict(list)  # a quick way to trees of just the box that is asked for
     for tree in range(len(lower)):
-        same[lower[tree].tobytes(), upper[tree].tobytes(), int(number[tree])].append(tree)
+        same[lower[tree].tobytes(), upper[tree].tobytes()].append(tree)
     for asked in question.obligations:
-        quick = same.get((asked.lower.tobytes(), asked.upper.tobytes(), asked.number), [])
-        if any(_answers(specs[certificate["tree_spec"][tree]], asked) for tree in quick):
-            continue
-        around = (lower <= asked.lower).all(1) & (upper >= asked.upper).all(1) & (number == asked.number)
-        if not any(_answers(specs[certificate["tree_spec"][tree]], asked) for tree in around.nonzero()[0]):
-            raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
+        trees = same.get((asked.lower.tobytes(), asked.upper.tobytes()), [])
+        if not any(number[tree] == asked.number and _answers(specs[of[tree]], asked) for tree in trees):
+            around = (lower <= asked.lower).all(1) & (upper >= asked.upper).all(1) & (number == asked.number)
+            if not any(_answers(specs[of[tree]], asked) for tree in around.nonzero()[0]):
+                raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
 
 
 def _answers(clauses: list[list[Row]], asked: Obligation) -> bool:

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fathom_checker.bounds import Bounder, Lines, State, take
-from fathom_checker.certificate import BOX, CLAUSE, CLIP, LEAF, NARROW, PHASE, TIGHTEN, Certificate
-from fathom_checker.errors import Rejected
+from fathom_checker.bounds import Bounder, State, take
+from fathom_checker.certificate import BOX, CLAUSE, CLIP, LEAF, PHASE, TIGHTEN, Certificate
 from fathom_checker.numbers import Array
-from fathom_checker.operators import Bend
+from fathom_checker.reading import Rejected
 from fathom_checker.region import on_box
 
 MOST_NODES = 4096  # at once
 
 
+def starts(*keys: Array) -> Array:
+    """Where any of the keys differs from the one before."""
+    new = np.ones(len(keys[0]), bool)
+    new[1:] = np.any([np.diff(key) != 0 for key in keys], axis=0)
+    return np.flatnonzero(new)
+
+
 class Walk:
-    """Raises `Rejected` at the first leaf that its choices do not prove."""
+    """Over all trees of a certificate; raises `Rejected` at the first leaf that its choices do not prove."""
 
     def __init__(self, certificate: Certificate, bounder: Bounder) -> None:
         self.file, self.bounder, self.numbers = certificate, bounder, bounder.numbers
-        arrays = {name: certificate[name] for name in ("rows", "row_constant", "record_weights", "multipliers")}
-        self.rows, self.constant, self.weights, self.multipliers = (self.numbers.array(a) for a in arrays.values())
+        names = ("rows", "row_constant", "record_weights", "multipliers")
+        self.rows, self.constant, self.weights, self.multipliers = (self.numbers.array(certificate[name]) for name in names)
+        self.kind, self.index, self.spec = certificate["kind"], certificate["index"], certificate["tree_spec"][certificate.tree]
         self.strict, self.clause = certificate["row_strict"] != 0, certificate["row_clause"]
         self.row_start = np.searchsorted(certificate["row_spec"], np.arange(len(certificate.clauses) + 1))
         self.clauses = int(certificate.clauses.max(initial=0))
-        model = bounder.model
-        each = 8 * (2 * model.inputs + 4 * sum(int(np.prod(op.shape)) for op in model.operators))
-        self.batch = max(1, min(MOST_NODES, bounder.memory // (4 * each)))
+        self.batch = max(1, min(MOST_NODES, bounder.memory // (128 * sum(bounder.widths))))
 
     def run(self) -> None:
         trees = len(self.file["tree_lower"])
@@ -38,128 +41,99 @@ class Walk:
                 pool.extend(self._step(self._last(pool)))
 
     def _roots(self, tree: Array) -> State:
-        n, neurons = len(tree), self.bounder.model.neurons
-        low = np.full((n, neurons), -np.inf, object if self.numbers.exact else np.float64)
+        low = np.full((len(tree), self.bounder.model.neurons), -np.inf, object if self.numbers.exact else np.float64)
         known = np.arange(self.clauses) < self.file.clauses[self.file["tree_spec"][tree]][:, None]
         boxes = {name: self.numbers.array(self.file[f"tree_{name}"][tree]) for name in ("lower", "upper")}
-        return {**boxes, "low": low, "high": -low, "open": known, "node": tree, "tree": tree}
+        return {**boxes, "low": low, "high": -low, "open": known, "node": tree, "set": self.file["tree_set"][tree]}
 
     def _last(self, pool: list[State]) -> State:
         """A batch from the end of the pool: depth first, so that few states are alive at once."""
-        taken, count = [], 0
-        while pool and count < self.batch:
+        taken = [pool.pop()]
+        while pool and sum(len(part["node"]) for part in taken) < self.batch:
             taken.append(pool.pop())
-            count += len(taken[-1]["node"])
-        if count > self.batch:
-            most = len(taken[-1]["node"]) - (count - self.batch)
-            pool.append(take(taken[-1], np.arange(most, len(taken[-1]["node"]))))
-            taken[-1] = take(taken[-1], np.arange(most))
-        return taken[0] if len(taken) == 1 else {name: np.concatenate([part[name] for part in taken]) for name in taken[0]}
+        state = {name: np.concatenate([part[name] for part in taken]) for name in taken[0]} if len(taken) > 1 else taken[0]
+        if len(state["node"]) > self.batch:
+            pool.append(take(state, np.arange(self.batch, len(state["node"]))))
+            state = take(state, np.arange(self.batch))
+        return state
 
     def _step(self, state: State) -> list[State]:
-        flags: Array = self.file["flags"]
-        root = self.file.parent[state["node"]] < 0
-        tighten = ((flags[state["node"]] & TIGHTEN) != 0) | root
-        for flag, work in ((NARROW, self._narrow), (TIGHTEN, self.bounder.tighten), (CLIP, self._clip)):
-            which: Array = tighten if flag == TIGHTEN else (flags[state["node"]] & flag) != 0
-            if which.all() and len(which):
-                work(state)
-            elif which.any():
-                part = take(state, which.nonzero()[0])
+        """Prove some nodes, and return the children of the others.
+
+        Raises:
+            Rejected: one of the others is a leaf.
+        """
+        for flag, work in ((TIGHTEN, self.bounder.tighten), (CLIP, self._clip)):
+            state = take(state, self._living(state))
+            node = state["node"]
+            which = (self.file["flags"][node] & flag != 0) | ((self.file.parent[node] < 0) & (flag == TIGHTEN))
+            part = state if which.all() else take(state, np.flatnonzero(which))
+            if which.any():
                 work(part)
+            if part is not state and which.any():
                 for name, array in part.items():
                     state[name][which] = array
-            keep = self._living(state)
-            state, tighten = take(state, keep), tighten[keep]
-        leaf = self.file["kind"][state["node"]] == LEAF
-        if leaf.any():
-            self._leaves(take(state, leaf.nonzero()[0]))
-        return self._children(take(state, (~leaf).nonzero()[0]))
+        state = take(state, self._living(state))
+        leaf = self.kind[state["node"]] == LEAF
+        for part in self._parts(take(state, np.flatnonzero(leaf))):
+            self._leaf(part)
+        return self._children(take(state, np.flatnonzero(~leaf)))
 
     def _living(self, state: State) -> Array:
         """The nodes that are not proved: some input may get there, and some clause is open."""
-        crossed: Array = (state["lower"] > state["upper"]).any(1) | (state["low"] > state["high"]).any(1)
+        crossed = (state["lower"] > state["upper"]).any(1) | (state["low"] > state["high"]).any(1)
         return np.flatnonzero(state["open"].any(1) & ~crossed)
+
+    def _parts(self, state: State) -> list[State]:
+        """The nodes, so many at once as their rows fit into memory."""
+        size = max(1, self.bounder.most_rows // int(np.diff(self.row_start).max(initial=1)))
+        return [take(state, np.arange(at, min(at + size, len(state["node"])))) for at in range(0, len(state["node"]), size)]
 
     def _pairs(self, state: State) -> tuple[Array, Array]:
         """Every row of every open clause: the node's place in the state, and the row; clause after clause."""
-        spec = self.file["tree_spec"][state["tree"]]
+        spec = self.spec[state["node"]]
         counts = self.row_start[spec + 1] - self.row_start[spec]
         owner = np.repeat(np.arange(len(spec)), counts)
         row = self.row_start[spec][owner] + np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-        open_rows = state["open"][owner, self.clause[row]]
-        return owner[open_rows], row[open_rows]
+        still = state["open"][owner, self.clause[row]]
+        return owner[still], row[still]
 
     def _over(self, rows: Array) -> dict[int, Array]:
         """Rows over outputs (and inputs) by value."""
-        model, last = self.bounder.model, len(self.bounder.model.operators)
+        model, last = self.bounder.model, self.bounder.last
         over = {last: rows[:, : model.outputs].reshape(-1, *model.operators[-1].shape)}
         return over | {0: rows[:, model.outputs :]} if rows.shape[1] > model.outputs else over
 
     def _clip(self, state: State) -> None:
         """Close clauses that a row's linear bound shows to be safe, and cut the boxes down to where none does."""
-        lines = self.bounder.all_lines(state)
-        for part in self._parts(state):
-            owner, row = self._pairs(take(state, part))
-            if not len(owner):
-                continue
-            owner = part[owner]
-            a, constant = self.bounder.backward(state, owner, self._over(self.rows[row]), lines)
-            constant = self.numbers.down(constant + self.constant[row])
-            proved, lower, upper = self._cut(state, owner, a, constant, self.strict[row])
-            clause = self.clause[row]
-            begins = np.flatnonzero(np.r_[True, (np.diff(owner) != 0) | (np.diff(clause) != 0)])
-            lower, upper = np.maximum.reduceat(lower, begins), np.minimum.reduceat(upper, begins)
-            closed = np.logical_or.reduceat(proved, begins) | (lower > upper).any(1)
-            owner, clause = owner[begins], clause[begins]
-            state["open"][owner[closed], clause[closed]] = False
-            owner, lower, upper = owner[~closed], lower[~closed], upper[~closed]
-            if len(owner):
-                begins = np.flatnonzero(np.r_[True, np.diff(owner) != 0])
-                state["lower"][owner[begins]] = np.minimum.reduceat(lower, begins)
-                state["upper"][owner[begins]] = np.maximum.reduceat(upper, begins)
+        parts = self._parts(state)
+        for part in parts:
+            self._clip_part(part)
+        for name in ("lower", "upper", "open"):
+            state[name] = np.concatenate([part[name] for part in parts])
 
-    def _narrow(self, state: State) -> None:
-        """Cut the boxes of children of phase splits by the split's own half-space."""
-        up = self.file.parent[state["node"]]
-        child = self.file["kind"][up] == PHASE
-        sign, neuron = np.where(state["node"] == self.file.first[up], 1, -1), self.file["index"][up]
-        lines = self.bounder.all_lines(state)
-        for op in self.bounder.model.operators:
-            if isinstance(op, Bend):
-                owner = (child & (neuron >= op.neurons.start) & (neuron < op.neurons.stop)).nonzero()[0]
-                self._narrow_by(state, lines, op, owner, neuron[owner] - op.start, sign[owner])
-
-    def _narrow_by(self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array) -> None:
-        if not len(owner):
-            return
-        rows = self.numbers.zeros(len(owner), int(np.prod(op.shape)))
-        rows[np.arange(len(owner)), neuron] = sign
-        a, constant = self.bounder.backward(state, owner, {op.inputs[0]: rows.reshape(-1, *op.shape)}, lines)
-        proved, lower, upper = self._cut(state, owner, a, constant, np.zeros(len(owner), bool))
-        state["open"][owner[proved]] = False
-        state["lower"][owner], state["upper"][owner] = lower, upper
-
-    def _cut(self, state: State, owner: Array, a: Array, constant: Array, strict: Array) -> tuple[Array, Array, Array]:
-        """Whether a x + constant > 0 (>= 0 if strict) all over the set; and boxes outside which it is, in the set's box."""
-        numbers, lower, upper = self.numbers, state["lower"][owner], state["upper"][owner]
-        least = on_box(numbers, a, constant, lower, upper)
+    def _clip_part(self, state: State) -> None:
+        numbers, (owner, row) = self.numbers, self._pairs(state)
+        a, constant = self.bounder.backward(state, owner, self._over(self.rows[row]), self.bounder.all_lines(state))
+        constant = numbers.down(constant + self.constant[row])
         value = self.bounder.minimise(state, owner, a, constant)
-        slope = np.where(a == 0, 1, np.abs(a))
-        reach = numbers.ceil(numbers.up(numbers.up(np.maximum(-least, 0)[:, None] / slope)))
-        high = np.where(a > 0, np.minimum(upper, numbers.up(lower + reach)), upper)
-        low = np.where(a < 0, np.maximum(lower, numbers.down(upper - reach)), lower)
-        return (value > 0) | (strict & (value >= 0)), low, high
-
-    def _parts(self, state: State) -> list[Array]:
-        """The places of the nodes, so many at once as their rows fit into memory."""
-        most = int(np.diff(self.row_start).max(initial=1))
-        size = max(1, self.bounder.most_rows // most)
-        return [np.arange(start, min(start + size, len(state["node"]))) for start in range(0, len(state["node"]), size)]
-
-    def _leaves(self, state: State) -> None:
-        for part in self._parts(state):
-            self._leaf(take(state, part))
+        proved = (value > 0) | (self.strict[row] & (value >= 0))
+        low, high = state["lower"][owner], state["upper"][owner]
+        room = np.maximum(-on_box(numbers, a, constant, low, high), 0)
+        reach = numbers.up(numbers.up(room[:, None] / np.where(a == 0, 1, np.abs(a))))
+        reach = reach if numbers.exact else np.where(np.isnan(reach), np.inf, reach)
+        lower = np.where(a < 0, np.maximum(low, numbers.down(high - reach)), low)
+        upper = np.where(a > 0, np.minimum(high, numbers.up(low + reach)), high)
+        begins = starts(owner, self.clause[row])
+        lower, upper = np.maximum.reduceat(lower, begins), np.minimum.reduceat(upper, begins)
+        closed = np.logical_or.reduceat(proved, begins) | (lower > upper).any(1)
+        owner, clause = owner[begins], self.clause[row][begins]
+        state["open"][owner[closed], clause[closed]] = False
+        owner, lower, upper = owner[~closed], lower[~closed], upper[~closed]
+        if len(owner):
+            begins = starts(owner)
+            state["lower"][owner[begins]] = np.minimum.reduceat(lower, begins)
+            state["upper"][owner[begins]] = np.maximum.reduceat(upper, begins)
 
     def _leaf(self, state: State) -> None:
         """Close the open clauses of leaves by their choices.
@@ -167,109 +141,85 @@ class Walk:
         Raises:
             Rejected: one stays open.
         """
-        record = self.file["index"][state["node"]]
-        lines = self.bounder.all_lines(state, self._places(state, record))
-        price = self._prices(state, record)
+        numbers, record = self.numbers, self.index[state["node"]]
         owner, row = self._pairs(state)
-        clause = self.clause[row]
-        weight = self.numbers.zeros(len(owner))
-        if self.weights.shape[1]:
-            column = row - self.row_start[self.file["tree_spec"][state["tree"]]][owner]
-            weight = np.where(record[owner] >= 0, self.weights[record[owner], column] if len(self.weights) else 0, 0)
-        starts = np.r_[True, (np.diff(owner) != 0) | (np.diff(clause) != 0)][: len(owner)]
-        group = np.cumsum(starts) - 1
-        summed = (np.bincount(group, weight > 0) > 0)[group]  # rows of clauses that are bounded as one sum
+        weight = numbers.zeros(len(owner))
+        if self.weights.size:
+            column = row - self.row_start[self.spec[state["node"]]][owner]
+            weight = np.where(record[owner] >= 0, self.weights[record[owner], column], 0)
+        begins = starts(owner, self.clause[row])
+        sizes = np.diff(begins, append=len(owner))
+        summed = np.repeat(np.logical_or.reduceat(weight > 0, begins), sizes)  # rows of clauses that are bounded as one sum
         keep = ~summed | (weight > 0)
-        owner, row, clause, group, summed = owner[keep], row[keep], clause[keep], group[keep], summed[keep]
+        group, owner, row, summed = np.repeat(begins, sizes)[keep], owner[keep], row[keep], summed[keep]
         factor = np.where(summed, weight[keep], 1)
-        begins = np.flatnonzero(np.r_[True, np.diff(group) != 0][: len(owner)] | ~summed)
-        terms = factor[:, None] * self.rows[row]
-        rows, constant = np.add.reduceat(terms, begins), np.add.reduceat(factor * self.constant[row], begins)
-        strict = np.logical_or.reduceat(self.strict[row], begins)
-        lost = self.numbers.zeros(len(begins))
-        if summed.any():
-            size = np.add.reduceat(np.abs(factor * self.constant[row]), begins) + self.numbers.dot(
-                np.add.reduceat(np.abs(terms), begins), self._output_size(state)[owner[begins]]
-            )
-            lost = self.numbers.gamma(self.rows.shape[0] + 8) * size + self.numbers.tiny
-        owner, clause = owner[begins], clause[begins]
+        begins = starts(group, np.where(summed, 0, np.arange(len(group))))
+        terms, constants = factor[:, None] * self.rows[row], factor * self.constant[row]
+        strict, rows = np.logical_or.reduceat(self.strict[row], begins), np.add.reduceat(terms, begins)
+        owner, clause = owner[begins], self.clause[row][begins]
+        lines, price = self.bounder.all_lines(state, self._places(state, record)), self._prices(state, record)
         a, bound = self.bounder.backward(state, owner, self._over(rows), lines, price)
-        value = self.bounder.minimise(state, owner, a, self.numbers.down(self.numbers.down(bound + constant) - lost))
+        bound = numbers.down(bound + np.add.reduceat(constants, begins))
+        if summed.any():  # what computing the sums may lose
+            outputs = [state[f"size {self.bounder.last}"].reshape(len(state["node"]), -1), state["size 0"]]
+            reach = np.concatenate(outputs, 1)[owner, : rows.shape[1]]
+            size = np.add.reduceat(np.abs(constants), begins) + numbers.dot(np.add.reduceat(np.abs(terms), begins), reach)
+            bound = numbers.down(bound - (numbers.gamma(len(self.rows) + 8) * size + numbers.tiny))
+        value = self.bounder.minimise(state, owner, a, bound)
         proved = (value > 0) | (strict & (value >= 0))
         state["open"][owner[proved], clause[proved]] = False
-        left = state["open"].any(1).nonzero()[0]
+        left = np.flatnonzero(state["open"].any(1))
         if len(left):
-            clause_left = int(np.argmax(state["open"][left[0]]))
-            best = max((float(v) for v in value[(owner == left[0]) & (clause == clause_left)]), default=-np.inf)
-            self._reject(state, left, f"clause {clause_left} is only known to be at least {best:.6g}")
+            which = int(np.argmax(state["open"][left[0]]))
+            best = max(float(v) for v in value[(owner == left[0]) & (clause == which)])
+            self.reject(state, left, f"clause {which} is only known to be at least {best:.6g}")
 
-    def _reject(self, state: State, at: Array, words: str) -> None:
-        node, tree = state["node"][at[0]], state["tree"][at[0]]
-        raise Rejected(f"node {node} (leaf of tree {tree}): {words}")
-
-    def _output_size(self, state: State) -> Array:
-        """[n, columns of rows] how large outputs (and inputs) can be."""
-        sizes = [state[f"size {self.bounder.last}"].reshape(len(state["node"]), -1), state["size 0"]]
-        return np.concatenate(sizes if self.rows.shape[1] > self.bounder.model.outputs else sizes[:1], 1)
+    def reject(self, state: State, at: Array, words: str) -> None:
+        node = state["node"][at[0]]
+        raise Rejected(f"node {node} (leaf of tree {self.file.tree[node]}): {words}")
 
     def _places(self, state: State, record: Array) -> Array | None:
         """Where lower lines stand, for every neuron; None: by default everywhere."""
-        which = np.where(record >= 0, self.file["record_slopes"][record] if len(self.file["record_slopes"]) else -1, -1)
+        table = self.file["slope_table"]
+        which = np.append(self.file["record_slopes"], -1)[record]
         if (which < 0).all():
             return None
-        table = self.file["slope_table"][which]
-        values = self.numbers.array(table) / (255 if table.dtype == np.uint8 else 1)
+        values = self.numbers.array(table[which]) / (255 if table.dtype == np.uint8 else 1)
         return np.where(which[:, None] >= 0, values, (state["high"] > -state["low"]) * 1)
 
     def _prices(self, state: State, record: Array) -> Array | None:
         """What the phase splits above each leaf take from the coefficients of neurons' inputs."""
-        file, node = self.file, state["node"]
-        start = file["multiplier_start"]
-        count = np.where(record >= 0, start[np.minimum(record + 1, len(start) - 1)] - start[np.maximum(record, 0)], 0)
-        wrong = (count > 0) & (count != file.phases[node])
-        for i in wrong.nonzero()[0]:
-            self._reject(state, [i], f"{count[i]} multipliers for {file.phases[node[i]]} phase splits")
+        start, node = self.file["multiplier_start"], state["node"]
+        count = np.append(np.diff(start), 0)[record]
+        wrong = np.flatnonzero((count > 0) & (count != self.file.phases[node]))
+        if len(wrong):
+            self.reject(state, wrong, f"{count[wrong[0]]} multipliers for {self.file.phases[node[wrong[0]]]} phase splits")
         if not count.any():
             return None
-        price = self.numbers.zeros(len(node), self.bounder.model.neurons)
-        leaf = (count > 0).nonzero()[0]
-        place, child = (start[np.maximum(record, 0)] + count)[leaf], node[leaf]
+        price, leaf = self.numbers.zeros(len(node), self.bounder.model.neurons), np.flatnonzero(count)
+        place, child = start[record[leaf] + 1], node[leaf]
         while len(leaf):  # up towards the roots
-            parent = file.parent[child]
-            split = (parent >= 0) & (file["kind"][parent] == PHASE)
+            parent = self.file.parent[child]
+            split = (parent >= 0) & (self.kind[parent] == PHASE)
             place = place - split
-            sign = np.where(child == file.first[parent], -1, 1)[split]
-            price[leaf[split], file["index"][parent[split]]] += sign * self.multipliers[place[split]]
-            inner = parent >= 0
-            leaf, place, child = leaf[inner], place[inner], parent[inner]
+            sign = np.where(child == self.file.first[parent], -1, 1)[split]
+            price[leaf[split], self.index[parent[split]]] += sign * self.multipliers[place[split]]
+            leaf, place, child = leaf[parent >= 0], place[parent >= 0], parent[parent >= 0]
         return price
 
     def _children(self, state: State) -> list[State]:
-        kind, index = self.file["kind"][state["node"]], self.file["index"][state["node"]]
-        made = []
-        for number in range(max(2, self.clauses) if len(kind) else 0):
-            for which in (BOX, PHASE, CLAUSE):
-                mine = kind == which
-                if which == CLAUSE:
-                    mine &= number < self.file.clauses[self.file["tree_spec"][state["tree"]]]
-                elif number > 1:
-                    continue
-                at = mine.nonzero()[0]
-                if len(at):
-                    child = take(state, at)
-                    child["node"] = self.file.first[child["node"]] + number
-                    self._apply(child, which, number, index[at], self.numbers.array(self.file["cut"][state["node"][at]]))
-                    made.append(take(child, self._living(child)))
+        node, made = state["node"], []
+        for kind, names in ((BOX, ("lower", "upper")), (PHASE, ("low", "high")), (CLAUSE, ())):
+            parents = np.flatnonzero(self.kind[node] == kind)
+            for number in range(2 if names else self.clauses):
+                at = parents if names else parents[number < self.file.clauses[self.spec[node[parents]]]]
+                child = take(state, at)
+                child["node"] = self.file.first[node[at]] + number
+                if names:  # the first child ends where the second begins
+                    name, where = names[1 - number], (np.arange(len(at)), self.index[node[at]])
+                    limit = self.numbers.array(self.file["cut"][node[at]]) if kind == BOX else 0
+                    child[name][where] = (np.maximum if number else np.minimum)(child[name][where], limit)
+                else:
+                    child["open"] &= np.arange(self.clauses) == number
+                made.append(take(child, self._living(child)))
         return [child for child in made if len(child["node"])]
-
-    def _apply(self, child: State, kind: int, number: int, index: Array, cut: Any) -> None:
-        """What a split says of its child with a number."""
-        if kind == CLAUSE:
-            child["open"] &= np.arange(self.clauses) == number
-            return
-        names, limit = (("lower", "upper"), cut) if kind == BOX else (("low", "high"), 0)
-        k = np.arange(len(index))
-        if number == 0:
-            child[names[1]][k, index] = np.minimum(child[names[1]][k, index], limit)
-        else:
-            child[names[0]][k, index] = np.maximum(child[names[0]][k, index], limit)
