@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-import fathom.prove.phase_split
+import fathom.prove.branch
 from fathom.bounds.backward import Split, backward
 from fathom.bounds.dual import Dual, Sketch, _Run
 from fathom.bounds.intermediate import tighten
@@ -120,7 +120,7 @@ def test_a_wrong_estimate_proves_nothing(lie: float, monkeypatch: pytest.MonkeyP
         found.multiplier.mul_(3.0)
         return replace(found, bound=found.bound + lie, choice=torch.rand(found.choice.shape))
 
-    monkeypatch.setattr(fathom.prove.phase_split.Sketch, "ascend", wrong)
+    monkeypatch.setattr(Sketch, "ascend", wrong)
     monkeypatch.setattr(fathom.prove.branch, "FEW_INPUTS", -1)
     for seed in range(4):
         case: Posed = posed(seed + 300, n=17, d=2, width=5, depth=2)

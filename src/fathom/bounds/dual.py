@@ -12,6 +12,7 @@ Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -123,6 +124,16 @@ class Sketch:
             none = torch.zeros(len(self.low_end), 0, dtype=torch.float64)
             return none, none
         return torch.cat([end.lower for end in ends], 1), torch.cat([end.upper for end in ends], 1)
+
+    def spread(self, values: Tensor) -> dict[int, Tensor]:
+        """Columns [k, U] as tensors [k, *shape] of each bend's neurons, float64; 0 at neurons that are not loose."""
+        found = {}
+        for i, bend in self.bends.items():
+            shape = self.network.nodes[i].shape
+            whole = torch.zeros(len(values), math.prod(shape), dtype=torch.float64)
+            whole[:, bend.at] = values[:, bend.columns].to(torch.float64)
+            found[i] = whole.reshape(-1, *shape)
+        return found
 
     def kinks(self) -> Tensor:
         """[U] where the loose neurons bend."""

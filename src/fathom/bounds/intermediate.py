@@ -24,6 +24,9 @@ from fathom.core.value import flat
 from fathom.ops.dense import Dense
 from fathom.ops.sparse import Sparse
 
+Bounder = Callable[[Sequence[Box], Reach, int, Sequence[float | None]], Box]
+"""Given the boxes so far, the rounding account, a node and the kinks of its readers: the node's box."""
+
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
 
 
@@ -39,6 +42,7 @@ def tighten(
     reach: Reach | None = None,
     memory: int = 1 << 30,
     late: Callable[[], bool] = never,
+    bound: Bounder | None = None,
 ) -> tuple[list[Box], Reach]:
     """A box [n, *shape] for the value of every node over the n sets of a region.
 
@@ -49,6 +53,7 @@ def tighten(
         reach: the rounding account of a region that contains these; None computes it.
         memory: bytes of working tensors; the pass is cut into pieces that fit.
         late: asked between pieces; once it says so, what is left keeps its intervals, which are loose, and sound.
+        bound: bounds the nodes whose boxes shape relaxations; by default the backward pass with default slopes.
 
     Returns:
         The boxes, and the rounding account.
@@ -77,7 +82,10 @@ def tighten(
         value.append(box.magnitude.detach())
         if i in bending and i and forms is None:
             account = reach or Reach(tuple(value), tuple(load))
-            boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
+            if bound is not None:
+                boxes[i] = bound(boxes, account, i, bending[i])
+            else:
+                boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
             value[i] = boxes[i].magnitude.detach()
     return boxes, reach or Reach(tuple(value), tuple(load))
 

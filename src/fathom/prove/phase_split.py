@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import LinearBound, backward
-from fathom.bounds.dual import Dual, Found, Sketch
-from fathom.bounds.intermediate import never, tighten
+from fathom.bounds.dual import Dual, Found
+from fathom.bounds.intermediate import never
+from fathom.bounds.sharpen import Slopes, sharpen
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
 from fathom.prove.exact import worst_on_leaf
@@ -32,6 +33,7 @@ MOST_LEAVES = 512  # at once
 CANDIDATES = 4  # neurons tried before one is split
 STEPS = 8  # of ascent on a leaf
 ROOT_STEPS = 40
+INNER_STEPS = 10  # of ascent on each bound of the inside of the network
 
 
 class PhaseTree:
@@ -64,17 +66,19 @@ class PhaseTree:
         self.batch = batch(self.network, rows, memory, MOST_LEAVES)
         self.place = torch.zeros(len(problem), dtype=torch.int64)
         self.inside: Inside | None = None
+        self.slopes: tuple[Slopes, ...] = ()  # what the root's bounds of the inside rest on
 
     def root(self, sets: Tensor) -> Phases:
         """One leaf for every clause of the sets; the inside of the network is bounded once, for all leaves to come."""
         self.place[sets] = torch.arange(len(sets))
         region = self.problem.region.take(sets)
-        boxes, reach = tighten(self.network, region, memory=self.memory, late=self.late)
-        kinks, sketch = kinked(self.network), Sketch(self.network, region)
-        inputs = {i: boxes[self.network.nodes[i].inputs[0]] for i in kinks}
-        for i, box in inputs.items():
-            sketch.add(i, box)
-        self.inside = Inside(self.network, self.spec, region, boxes, reach, sketch, kinks, *sketch.gather(inputs))
+        # A certificate has no place yet for the slopes that inner bounds rest on.
+        steps = 0 if self.record.on else INNER_STEPS
+        sharp = sharpen(self.network, region, steps=steps, memory=self.memory, late=self.late)
+        self.slopes = sharp.slopes
+        kinks, sketch = kinked(self.network), sharp.sketch
+        inputs = {i: sharp.boxes[self.network.nodes[i].inputs[0]] for i in kinks}
+        self.inside = Inside(self.network, self.spec, region, sharp.boxes, sharp.reach, sketch, kinks, *sketch.gather(inputs))
         present = self.spec.take(sets).has()
         which, about = present.nonzero().T
         nodes = self.record.fan(self.record.plant(sets), present.sum(1))
@@ -187,7 +191,7 @@ class PhaseTree:
         assert self.inside is not None
         if len(leaves) and self.record.on:
             columns = leaves.sign, leaves.choice.to(torch.float64) / LEVELS, leaves.multiplier
-            parts = ([*self.inside.spread(part).values()] for part in columns)
+            parts = ([*self.inside.sketch.spread(part).values()] for part in columns)
             self.record.close(leaves.node, leaves.weight, *parts)
 
     def _candidates(self, leaves: Phases, found: Found) -> Tensor:

@@ -106,16 +106,6 @@ class Inside:
             boxes[j] = Box(torch.minimum(low, high).reshape(boxes[j].lower.shape), high.reshape(boxes[j].lower.shape))
         return boxes
 
-    def spread(self, values: Tensor, fill: float = 0.0) -> dict[int, Tensor]:
-        """Columns [k, U] as tensors [k, *shape] of each bend's neurons, float64."""
-        found = {}
-        for i, bend in self.sketch.bends.items():
-            shape = self.network.nodes[i].shape
-            whole = torch.full((len(values), flat(self.boxes[i].lower[:1], 1).shape[1]), fill, dtype=torch.float64)
-            whole[:, bend.at] = values[:, bend.columns].to(torch.float64)
-            found[i] = whole.reshape(-1, *shape)
-        return found
-
     @torch.no_grad()
     def prove(self, leaves: Phases, place: Tensor) -> tuple[Tensor, Tensor]:
         """Rigorous margins [k] of leaves at their choices, and minimisers [k, d]; `place`: [k] the set of each."""
@@ -127,9 +117,9 @@ class Inside:
         # Weights that add up to 1 but for rounding bound a weighted mean; divided by their sum's upper bound they are one.
         share = weight / weight.sum(1, keepdim=True)
         rows = (share[:, :, None] * self.spec.rows[spec]).sum(1)
-        signs, multipliers = self.spread(leaves.sign), self.spread(leaves.multiplier)
+        signs, multipliers = self.sketch.spread(leaves.sign), self.sketch.spread(leaves.multiplier)
         splits = {i: Split(sign, multipliers[i]) for i, sign in signs.items() if bool(sign.any())}
-        choices = {i: c[:, None] for i, c in self.spread(leaves.choice.to(torch.float64) / LEVELS).items()}
+        choices = {i: c[:, None] for i, c in self.sketch.spread(leaves.choice.to(torch.float64) / LEVELS).items()}
         end = len(self.network.nodes) - 1
         bound = backward(self.network, boxes, reach, end, rows[:, None], choices, splits)
         values, points = bound.minimise(self.region.take(place))
