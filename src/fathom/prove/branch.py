@@ -10,9 +10,11 @@ from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.input_split import InputTree
+from fathom.prove.layer import is_shallow
 from fathom.prove.phase_split import PhaseTree
 from fathom.prove.record import Record
 from fathom.prove.search import search
+from fathom.prove.shallow_split import ShallowTree
 
 FEW_INPUTS = 16
 """Up to here halving inputs beats splitting neurons: every input then gets its turn within a few levels of the tree."""
@@ -44,7 +46,11 @@ class BranchAndBound(Solver):
         if splits_inputs(problem):
             tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)
             return search(problem, tree, budget, hints, observe, self.tolerance, self.beside)
+        assert problem.network is not None
         decide = budget.goal is Goal.DECIDE
+        if self.record is None and is_shallow(problem.network):
+            shallow = ShallowTree(problem, memory, decide=decide, late=clock.late)
+            return search(problem, shallow, budget, hints, observe, self.tolerance, self.beside)
         phases = PhaseTree(problem, memory, decide=decide, late=clock.late, record=self.record)
         return search(problem, phases, budget, hints, observe, self.tolerance, self.beside)
 
