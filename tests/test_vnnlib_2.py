@@ -567,5 +567,33 @@ def test_a_property_of_version_1_speaks_of_one_network(models: dict[str, Path], 
     assert "VNN-LIB 1 speaks of one, got 2" in result.err
 
 
+def test_bounds_on_what_a_network_is_fed_with_are_kept(models: dict[str, Path], tmp_path: Path) -> None:
+    fed = TWO + UNIT + "(assert (and (== A[0,0] Y[0]) (== A[0,1] Y[1])))"
+    files = {"N": models["n"], "M": models["m"]}
+    assert ask(tmp_path, fed + "(assert (<= -100.0 A[0,0] 100.0))", **files) == "sat"
+    assert ask(tmp_path, fed + "(assert (<= 100.0 A[0,0] 200.0))", **files) == "unsat"
+
+
+@pytest.mark.parametrize(("value", "shape"), [("h", "[3]"), ("g", "[1,3]"), ("r", "[2,1]"), ("dead", "[3]")])
+def test_hidden_values_survive_folding_and_lie_anywhere(value: str, shape: str, tmp_path: Path) -> None:
+    """A value that is folded into the next layer, that layer's, a reshaped input, and one that no output needs."""
+    path = tmp_path / "m.onnx"
+    weight = np.array([[1.0, -2.0, 0.5], [0.25, 1.0, -1.0]], dtype=np.float32)
+    nodes = [
+        op("Gemm", "x", weight, f(1, 2, 3)).named("h"),
+        op("BatchNormalization", "h", f(1, 2, 3), f(0, 1, 0), f(0.25, 0.5, 1), f(1, 2, 3), epsilon=0.0).named("g"),
+        op("Reshape", "x", np.array([2, 1])).named("r"),
+        op("Sigmoid", "h").named("dead"),
+        op("Relu", "g"),
+    ]
+    path.write_bytes(model(*nodes, x=(1, 2)).SerializeToString())
+    at = "0" if shape == "[3]" else "0,0"
+    text = VERSION + "(declare-network N (declare-input X real [1,2])"
+    text += f'(declare-hidden H real {shape} "{value}") (declare-output Y real [3]))' + UNIT
+    most = {"h": 2.25, "g": 2.0, "r": 1.0, "dead": 1 / (1 + math.exp(-2.25))}[value]
+    assert ask(tmp_path, text + f"(assert (>= H[{at}] {most - 0.01}))", N=path) == "sat"
+    assert ask(tmp_path, text + f"(assert (>= H[{at}] {most + 0.01}))", N=path) == "unsat"
+
+
 def test_a_query_that_allows_no_input_is_unsat(models: dict[str, Path], tmp_path: Path) -> None:
     assert ask(tmp_path, ONE + UNIT + "(assert (>= X[0,0] 2.0))", N=models["n"]) == "unsat"

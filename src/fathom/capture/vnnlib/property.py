@@ -14,7 +14,6 @@ from fathom.capture.vnnlib.equalities import implied, reduced
 from fathom.capture.vnnlib.formula import Row, Variable, name_of
 from fathom.capture.vnnlib.normal_form import Alternative, Interval, NormalForm, normal_form
 from fathom.capture.vnnlib.parser import parse
-from fathom.capture.vnnlib.query import is_version_2, parse_query
 from fathom.capture.vnnlib.source import read_text
 from fathom.capture.vnnlib.tokens import Tokens
 from fathom.core.errors import NotUnderstood
@@ -67,7 +66,7 @@ def read_property(source: str | Path | bytes) -> Property:
     with _no_collector():
         tokens = Tokens.of(name, text)
         try:
-            if is_version_2(tokens):
+            if tokens.version_2:
                 return _query(name, text)
             inputs, outputs, formula = parse(tokens)
             return _property(name, inputs, outputs, normal_form(formula), name_of)
@@ -79,6 +78,8 @@ def read_property(source: str | Path | bytes) -> Property:
 
 def _query(name: str, text: str) -> Property:
     """A VNN-LIB 2 query; read twice where it says that variables are equal, so that they are one from the start."""
+    from fathom.capture.vnnlib.query import parse_query
+
     query, formula = parse_query(name, text)
     form = normal_form(formula)
     columns, same = reduced(query, form.base.rows)

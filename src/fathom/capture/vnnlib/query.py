@@ -38,11 +38,6 @@ _STRING = re.compile(r'"((?:[^"\\]|\\["\\nt])+)"')
 _ESCAPES = {r"\"": '"', r"\\": "\\", r"\n": "\n", r"\t": "\t"}
 
 
-def is_version_2(tokens: Tokens) -> bool:
-    """Whether a file, in the tokens of either version, starts as one of VNN-LIB 2."""
-    return tokens.texts[:1] == ["("] and tokens.texts[1:2] in (["vnnlib-version"], ["declare-network"])
-
-
 def parse_query(name: str, source: str, same: Mapping[Variable, Variable] | None = None) -> tuple[Query, And]:
     """The declarations of a file, and what all its assertions say together.
 

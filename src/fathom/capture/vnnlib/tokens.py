@@ -26,6 +26,11 @@ class Tokens:
     def of(name: str, source: str, pattern: re.Pattern[str] = _TOKEN) -> Tokens:
         return Tokens(name, source, [text for text in pattern.findall(source) if text[0] != ";"], pattern)
 
+    @property
+    def version_2(self) -> bool:
+        """Whether the file starts as one of VNN-LIB 2, in the tokens of either version."""
+        return self.texts[:1] == ["("] and self.texts[1:2] in (["vnnlib-version"], ["declare-network"])
+
     def item(self, opened: int, count: int) -> int:
         """The index of the token where item number `count` (from 1) of the list that opens at token `opened` starts."""
         at = opened + 1
