@@ -12,13 +12,21 @@ from onnx import TensorProto, helper, numpy_helper
 
 from fathom.audits.portfolio import quick
 from fathom.audits.verify import verify
+from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
+from fathom.capture.graph import Graph
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.vnnlib import read_property, to_problem
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
+from fathom.ops.dense import Dense
+from fathom.ops.relu import Relu
+from fathom.ops.sigmoid import Sigmoid
+from fathom.overseers.linear_rules import LinearRules
 from fathom.prove.work import suited_threads
+from fathom.regions.box import BoxRegion
+from tests.contracts.test_bounds import Deployed
 
 
 @pytest.fixture
@@ -105,3 +113,14 @@ def test_a_small_network_takes_one_thread_and_gives_the_others_back(doubled: Pat
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("inputs", "smooth", "optimised"), [(20, True, True), (20, False, False), (3, True, False)])
+def test_relaxations_are_optimised_first_where_splits_help_little(inputs: int, *, smooth: bool, optimised: bool) -> None:
+    graph = Graph([("x", (inputs,))])
+    hidden = graph.add("hidden", Dense(torch.eye(inputs)), graph.input("x"))
+    bent = graph.add("bent", Sigmoid() if smooth else Relu(), hidden)
+    network = graph.finish([("y", graph.add("out", Dense(torch.ones(1, inputs)), bent))])
+    zero = torch.zeros(1, inputs, dtype=torch.float64)
+    problem = Problem.make(Deployed(network), network, BoxRegion(zero - 1, zero + 1), LinearRules.make([[1.0]], [0.0]))
+    assert any(isinstance(bound, AlphaCrown) for bound in quick(problem).bounds) == optimised

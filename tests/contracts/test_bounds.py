@@ -684,3 +684,26 @@ def test_reach_serves_subsets() -> None:
         assert torch.allclose(mine, other)
     for mine, other in zip(reach.load, again.load, strict=True):
         assert (mine is None) == (other is None) and (mine is None or torch.allclose(mine, other))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("span", [0.5, 8.0, 30.0])
+def test_planes_of_products_hold_as_stored(span: float) -> None:
+    """The line through products of numbers of very different size, and of single points, against rational arithmetic at corners."""
+    graph = Graph([("x", (6,))])
+    ends = [graph.add(f"part{k}", Pick((6,), torch.arange(3) + 3 * k), graph.input("x")) for k in range(2)]
+    network = graph.finish([("y", graph.add("product", Product(), *ends))]).freeze(torch.float64)
+    for seed in range(8):
+        g = torch.Generator().manual_seed(seed)
+        size = (10 ** ((2 * torch.rand(3, 6, generator=g) - 1) * span / 2)).double()
+        lower = torch.randn(3, 6, generator=g).double() * size
+        width = torch.rand(3, 6, generator=g).double() * size * (torch.rand(3, 6, generator=g) < 0.7)
+        region = BoxRegion(lower, lower + width)
+        boxes, reach = tighten(network, region)
+        rows = torch.randn(3, 4, 3, generator=g).double()
+        bound = backward(network, boxes, reach, len(network.nodes) - 1, rows)
+        for i, corners in itertools.product(range(3), itertools.product((0, 1), repeat=6)):
+            x = [Fraction(v) for v in torch.where(torch.tensor(corners) == 1, region.upper[i], region.lower[i]).tolist()]
+            for r in range(4):
+                value = sum(Fraction(rows[i, r, k].item()) * x[k] * x[k + 3] for k in range(3))
+                line = sum(Fraction(a) * v for a, v in zip(bound.a[i, r].tolist(), x, strict=True))
+                assert line + Fraction(bound.constant[i, r].item()) <= value

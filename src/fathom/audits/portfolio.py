@@ -23,7 +23,7 @@ from fathom.core.confirm import confirm
 from fathom.core.errors import OutOfDomain
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
-from fathom.prove.branch import BranchAndBound
+from fathom.prove.branch import BranchAndBound, resists_splitting
 from fathom.prove.record import Record
 from fathom.prove.work import products
 
@@ -173,7 +173,7 @@ def quick(problem: Problem, seed: int = 0, records: list[tuple[Tensor, Record]] 
         opening=_opening(problem),
         longer=None,
         beside=(Gradient(), Gradient(restarts=300, steps=100), Gradient(restarts=1000, steps=100)),
-        bounds=(),
+        bounds=(AlphaCrown(),) if records is None and resists_splitting(problem) else (),
         worsen=False,
         records=records,
     )

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.network import Network
-from fathom.core.operator import Linear, Nonlinear
+from fathom.core.operator import Linear, Lines, Nonlinear
 from fathom.core.region import Region
-from fathom.core.rounding import down, gamma, tiny
+from fathom.core.rounding import down, gamma, tiny, up
 from fathom.core.value import flat
 
 ELEMENTWISE = 4  # roundings of one coefficient in a nonlinear step: product, sum of two signs, and one to spare
@@ -173,6 +173,8 @@ def _through_linear(operator: Linear, shape: tuple[int, ...], a: Tensor, load: T
 def _through_lines(operator: Nonlinear, boxes: list[Box], a: Tensor, choice: Tensor | None, values: Sequence[Tensor]) -> _Step:
     """Through a relaxation: by the sign of each coefficient, its lower or its upper line."""
     lines = operator.relax(*(box.map(lambda t: t.unsqueeze(1)) for box in boxes), choice=choice)
+    if all(low is high for low, high in zip(lines.lower_slope, lines.upper_slope, strict=True)):
+        return _between_planes(lines, a, values)
     plus, minus = a.clamp(min=0), a.clamp(max=0)
     slopes = zip(lines.lower_slope, lines.upper_slope, strict=True)
     parts = tuple(plus * lower + minus * upper for lower, upper in slopes)
@@ -186,6 +188,22 @@ def _through_lines(operator: Nonlinear, boxes: list[Box], a: Tensor, choice: Ten
         lost = gamma(math.prod(a.shape[2:]) + ELEMENTWISE, a.dtype) * moved + _underflow(a, values)
         for part, value in zip(parts, values, strict=True):
             lost = lost + gamma(ELEMENTWISE, a.dtype) * _dot(part.abs(), value)
+    return _Step(parts, shift, moved, lost)
+
+
+def _between_planes(lines: Lines, a: Tensor, values: Sequence[Tensor]) -> _Step:
+    """Through parallel planes, where the sign of a coefficient moves the offset alone: fewer passes over what is large."""
+    size = a.abs()
+    parts = tuple(a * slope for slope in lines.lower_slope)
+    middle = lines.lower_offset / 2 + lines.upper_offset / 2
+    half = up(torch.maximum(lines.upper_offset - middle, middle - lines.lower_offset))
+    shift = _dot(a, middle) - _dot(size, half)
+    with torch.no_grad():
+        size = size.detach()
+        moved = _dot(size, middle.abs() + half)
+        weight = torch.stack([slope.abs() * v.unsqueeze(1) for slope, v in zip(lines.lower_slope, values, strict=True)]).sum(0)
+        lost = gamma(math.prod(a.shape[2:]) + 2 * ELEMENTWISE, a.dtype) * moved + _underflow(a, values)
+        lost = lost + gamma(2 * ELEMENTWISE, a.dtype) * _dot(size, weight)
     return _Step(parts, shift, moved, lost)
 
 

@@ -37,6 +37,8 @@ class Gather(Linear):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         axis = self.axis + 2
+        if self.size == 1:
+            return (a.sum(axis, keepdim=True),)
         shape = [*a.shape[:axis], self.size, *a.shape[axis + 1 :]]
         return (a.new_zeros(shape).index_add(axis, self.index, a),)
 

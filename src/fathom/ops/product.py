@@ -37,7 +37,7 @@ class Product(Nonlinear):
         first, second = x
         share = 0.5 if choice is None else choice
         lower_slope = (_mix(second.lower, second.upper, share), _mix(first.lower, first.upper, share))
-        upper_slope = (_mix(second.upper, second.lower, share), _mix(first.lower, first.upper, share))
+        upper_slope = lower_slope if choice is None else (_mix(second.upper, second.lower, share), lower_slope[1])
         low = _gaps(first, second, lower_slope)
         high = _gaps(first, second, upper_slope)
         lower_offset = torch.stack([value - error for value, error in low]).amin(0)

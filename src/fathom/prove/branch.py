@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fathom.core.answer import Answers, Reason
 from fathom.core.budget import Budget, Goal
+from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
@@ -58,8 +59,18 @@ class BranchAndBound(Solver):
 def splits_inputs(problem: Problem) -> bool:
     """Whether a problem is one to split along its inputs: few of them vary, or an operator bends everywhere."""
     assert problem.network is not None
+    return _varying(problem) <= FEW_INPUTS or _smooth(problem.network)
+
+
+def resists_splitting(problem: Problem) -> bool:
+    """Whether splits will take long to help: an operator bends everywhere, so inputs are what is split, and they are many."""
+    return problem.network is not None and _smooth(problem.network) and _varying(problem) > FEW_INPUTS
+
+
+def _varying(problem: Problem) -> int:
     box = problem.region.box()
-    varying = int((box.lower < box.upper).sum(1).max())
-    operators = [node.operator for node in problem.network.nodes]
-    smooth = any(isinstance(operator, Nonlinear) and operator.kink is None for operator in operators)
-    return smooth or varying <= FEW_INPUTS
+    return int((box.lower < box.upper).sum(1).max()) if len(problem) else 0
+
+
+def _smooth(network: Network) -> bool:
+    return any(isinstance(node.operator, Nonlinear) and node.operator.kink is None for node in network.nodes)
