@@ -688,7 +688,7 @@ def test_reach_serves_subsets() -> None:
 
 @pytest.mark.parametrize("span", [0.5, 8.0, 30.0])
 def test_planes_of_products_hold_as_stored(span: float) -> None:
-    """The line through products of numbers of very different size, and of single points, against rational arithmetic at corners."""
+    """The line through products of numbers of very different size, and of points, against rational arithmetic at corners."""
     graph = Graph([("x", (6,))])
     ends = [graph.add(f"part{k}", Pick((6,), torch.arange(3) + 3 * k), graph.input("x")) for k in range(2)]
     network = graph.finish([("y", graph.add("product", Product(), *ends))]).freeze(torch.float64)
