@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from fathom.audits.engine import audit
 from fathom.audits.verify import Verification, verify
 from fathom.bounds.intermediate import tighten
 from fathom.capture.onnx_file import read_onnx
+from fathom.core.budget import Budget
+from fathom.overseers.misclassification import Misclassification
 from fathom.prove import branch
 from fathom.prove.certificate import write
 from fathom.prove.record import CLAUSE, PHASE, Record, off
 from fathom.regions.box import BoxRegion
+from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
 from tests.command import fathom, write_model, write_property
 
 SIX = "(or (and (<= Y_0 {0}) (<= Y_1 {0})) (<= Y_2 {1}))"
@@ -136,3 +142,66 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     write(tmp_path / "proof.npz", b"whole")
     assert [*tmp_path.iterdir()] == [tmp_path / "proof.npz"]
     assert (tmp_path / "proof.npz").read_bytes() == b"whole"
+
+
+def convolutional(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return torch.nn.Sequential(
+        torch.nn.Unflatten(1, (1, 4, 4)),
+        torch.nn.Conv2d(1, 3, 3, padding=1),
+        torch.nn.LeakyReLU(0.125),
+        torch.nn.Flatten(),
+        torch.nn.Linear(48, 10),
+        torch.nn.ReLU(),
+        torch.nn.Linear(10, 3),
+    ).eval()
+
+
+@pytest.mark.parametrize(("kind", "radius"), [(LinfBall, 0.05), (L2Ball, 0.15), (L1Ball, 0.3)], ids=["linf", "l2", "l1"])
+def test_the_proved_cases_of_an_audit_are_checked(
+    kind: Any, radius: float, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "inputs":
+        monkeypatch.setattr(branch, "FEW_INPUTS", 16)
+    module = convolutional(3)
+    x = torch.rand(12, 16, generator=torch.Generator().manual_seed(3))
+    labels = module(x).argmax(1)
+    labels[0] = (labels[0] + 1) % 3  # one that is broken, and no part of the certificate
+    region = kind.around(x, radius, clip=(0, 1))
+    result = audit(
+        module, region, Misclassification(label=labels, classes=3), budget=Budget(seconds=20), certificates=tmp_path / "proofs"
+    )
+    assert 0 < result.counts.proved < 12
+    assert result.check is not None
+    assert result.check.accepted, result.check.words
+    assert result.claim(0).value == "counterexample"
+    claims = {result.to_json()["answers"][i]["claim"] for i in result.proved.nonzero()[:, 0].tolist()}
+    assert claims == {"certificate (checked)"}
+    files = [tmp_path / "proofs" / name for name in ("model.onnx", "problem.json", "certificate.npz")]
+    assert fathom("check", *files).code == 0
+    assert "recomputed" in " ".join(result.limits)
+
+
+def test_what_was_proved_before_is_proved_again_for_a_certificate(tmp_path: Path) -> None:
+    module = convolutional(5)
+    x = torch.rand(4, 16, generator=torch.Generator().manual_seed(5))
+    asked = LinfBall.around(x, 0.02), Misclassification(label=module(x).argmax(1), classes=3)
+    book = tmp_path / "book.db"
+    first = audit(module, *asked, budget=Budget(seconds=20), casebook=book)
+    second = audit(module, *asked, budget=Budget(seconds=20), casebook=book, certificates=tmp_path)
+    assert second.counts.proved == first.counts.proved > 0
+    assert second.check is not None
+    assert second.check.accepted, second.check.words
+
+
+def test_a_network_that_the_checker_does_not_know_stays_unchecked(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Sigmoid(), torch.nn.Linear(4, 2)).eval()
+    x = torch.rand(2, 3)
+    asked = LinfBall.around(x, 0.001), Misclassification(label=module(x).argmax(1), classes=2)
+    result = audit(module, *asked, budget=Budget(seconds=20), certificates=tmp_path)
+    assert result.counts.proved == 2
+    assert result.check is not None
+    assert not result.check.accepted
+    assert "Sigmoid" in result.check.words
+    assert result.claim(0).value == "certificate (unchecked)"

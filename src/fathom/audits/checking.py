@@ -9,11 +9,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from fathom.audits.cases import by_case
+from fathom.capture.export import export
 from fathom.capture.unpack import unpack
-from fathom.core.answer import Claim
+from fathom.core.answer import Answers, Claim
 from fathom.core.errors import NotUnderstood
 from fathom.core.problem import Problem
 from fathom.prove.certificate import certificate, write
@@ -45,6 +49,10 @@ class Check:
             return f"{self.claim.value}: the independent checker accepted {self.size} bytes in {self.seconds:.2f} s"
         return f"{self.claim.value}: {self.words}"
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain types for `json.dumps`."""
+        return {"accepted": self.accepted, "words": self.words, "seconds": self.seconds, "bytes": self.size}
+
 
 def certify(
     problem: Problem,
@@ -70,6 +78,28 @@ def certify(
         return Check(accepted=False, words=str(reason))
     write(out, content)
     return check(*files, out, seconds)
+
+
+def certify_export(problem: Problem, answers: Answers, records: Records, folder: Path) -> Check:
+    """The proved cases of an audit as `model.onnx`, `problem.json` and `certificate.npz` in `folder`, checked.
+
+    Args:
+        answers: of the sets.
+    """
+    sets = by_case(problem, answers).proved[problem.owner].nonzero()[:, 0]
+    if not len(sets):
+        return Check(accepted=False, words="no case is proved")
+    proved = problem.take(sets)
+    place = torch.full((len(problem),), -1).index_copy(0, sets, torch.arange(len(sets)))
+    files = folder / "model.onnx", folder / "problem.json"
+    try:
+        export(proved, folder)
+        moved = [(place[about], record) for about, record in records]
+        return certify(proved, torch.arange(len(sets)), moved, files, folder / "certificate.npz", numbered=True)
+    except NotUnderstood as reason:
+        return Check(accepted=False, words=str(reason))
+    except KeyboardInterrupt:
+        return Check(accepted=False, words="interrupted before the checker was done; run `fathom check`")
 
 
 def check(model: Path, prop: Path, out: Path, seconds: float | None = None) -> Check:

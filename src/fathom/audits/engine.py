@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from fathom.audits.cases import by_case
+from fathom.audits.checking import Check, Records, certify_export
 from fathom.audits.interrupt import interruptible
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.result import AuditResult
@@ -60,6 +61,7 @@ def audit(
     seed: int = 0,
     labels: Labels | None = None,
     watch: Watcher = unwatched,
+    certificates: str | Path | None = None,
 ) -> AuditResult:
     """Bracket the worst margin of a model over every set of a region.
 
@@ -73,17 +75,20 @@ def audit(
         casebook: a file in which everything found is stored at once, and from which an earlier audit goes on.
         solver: by default the whole portfolio.
         watch: told the brackets as they tighten.
+        certificates: a folder for the proved cases as `model.onnx`, `problem.json` and `certificate.npz`, which the independent
+            checker then reads. Bounds that an earlier audit stored are proved again.
 
     Returns:
         For every case the bracket, the witness, the claim and the cost. Interrupted, it returns what it has so far.
 
     Raises:
-        FathomError: a model that is not understood, or parts that do not fit together.
+        FathomError: a model that is not understood, or parts that do not fit together; or certificates are asked of a solver that
+            keeps no record.
     """
     began = time.monotonic()
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
-    solver = solver or Portfolio(seed=seed)
+    solver, records = _recording(solver or Portfolio(seed=seed), certificates)
     captured = _captured(model, region, shape)
     problem = Problem.make(captured.program, captured.network, region, overseer)
     points = (_centres(region) if clean is None else clean.flatten(1)).to(captured.program.dtype)
@@ -92,7 +97,26 @@ def audit(
     titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
     with interruptible(budget.stop):
         answers, file = _solve(problem, solver, budget, points, casebook, titles, labels.recipe, watch)
-    return describe(problem, answers, points, titles, labels, seed=seed, seconds=time.monotonic() - began, casebook=file)
+    seconds = time.monotonic() - began
+    result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
+    if certificates is None or records is None:
+        return result
+    check = certify_export(problem, answers, records, Path(certificates))
+    return replace(result, check=check, limits=_limits(problem, casebook=file, check=check))
+
+
+def _recording(solver: Solver, certificates: str | Path | None) -> tuple[Solver, Records | None]:
+    """The solver, and where it keeps what certificates are made of.
+
+    Raises:
+        FathomError: it keeps nothing.
+    """
+    if certificates is None:
+        return solver, None
+    if not isinstance(solver, Portfolio):
+        raise FathomError(f"expected a Portfolio to make certificates, got {type(solver).__name__}; leave out one of the two")
+    records: Records = []
+    return replace(solver, records=records), records
 
 
 def _captured(model: nn.Module | Captured | str | Path, region: Region, shape: tuple[int, ...] | None) -> Captured:
@@ -130,6 +154,8 @@ def _solve(
     with Casebook.open(casebook) as book:
         record = book.begin(problem, repr(solver), list(titles), recipe)
         known = record.recall()
+        if isinstance(solver, Portfolio) and solver.records is not None:  # what is to be certified is proved again
+            known = replace(known, lower=torch.full_like(known.lower, -torch.inf))
         hints = Hints(torch.cat([clean[:, None], known.points], 1), Answers(known.lower, none.found, none.reason, none.cost))
 
         def observe(answers: Answers) -> None:
@@ -197,12 +223,19 @@ def versions() -> tuple[tuple[str, str], ...]:
     return (*((name, version(package)) for name, package in names), ("python", platform.python_version()))
 
 
-def _limits(problem: Problem, *, casebook: str) -> tuple[str, ...]:
+def _limits(problem: Problem, *, casebook: str, check: Check | None = None) -> tuple[str, ...]:
     """What the numbers do not say."""
+    unchecked = "Proofs are unchecked: no independent program has recomputed them."
+    if check is not None:
+        unchecked = (
+            "An independent program has recomputed the proofs, about the exported model: that it computes what the audited "
+        )
+        unchecked += "one does is tested, not proved."
+        unchecked = unchecked if check.accepted else f"Proofs are unchecked: {check.words}."
     limits = [
         "Proofs are about the model's weights in real arithmetic; the deployed program rounds, and may differ by that.",
         "Nothing is said about inputs outside the region, nor about cases that were not audited.",
-        "Proofs are unchecked: no independent program has recomputed them.",
+        unchecked,
     ]
     if not problem.exact:
         limits.append("The rule proved is stricter than the overseer's own: a failure of the rule need not be a failure.")

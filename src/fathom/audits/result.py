@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fathom.audits.checking import Check
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
-from fathom.core.answer import Answers
+from fathom.core.answer import Answers, Claim
 from fathom.core.network import Port
 
 FORMAT = "fathom-audit/1"
@@ -76,6 +77,7 @@ class AuditResult:
     features: tuple[str, ...] = ()  # names of the d inputs, or none
     limits: tuple[str, ...] = ()  # sentences: what was not covered
     obstacle: str = ""  # why nothing could be proved, where that is so
+    check: Check | None = None  # of the certificate of all proved cases, where one was asked for
 
     def __post_init__(self) -> None:
         cases, d = self.x.shape
@@ -117,6 +119,11 @@ class AuditResult:
         """[cases] whether the deployed program and the real network are not known to agree on failure at the best point."""
         return self.answers.rounding_failure
 
+    def claim(self, index: int) -> Claim:
+        """What kind of statement is made about a case."""
+        claim = self.answers.claim(index)
+        return self.check.claim if self.check is not None and claim is Claim.CERTIFICATE else claim
+
     @property
     def counts(self) -> Counts:
         groups = (self.proved, self.broken, self.unknown, self.already_wrong)
@@ -157,7 +164,8 @@ class AuditResult:
         tally = f"proved {counts.proved}   broken {counts.broken}   unknown {counts.unknown}"
         found = f"{tally}      {self.measure} is {self.share_words}"
         written = "   ".join(name for name in (report, self.casebook) if name)
-        return [plain(line) for line in (asked, found, _worst_line(worst), written) if line]
+        checked = "" if self.check is None else self.check.line()
+        return [plain(line) for line in (asked, found, _worst_line(worst), checked, written) if line]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for `json.dumps`; floats are exact (the shortest decimal that reads back as the same number).
@@ -166,6 +174,7 @@ class AuditResult:
             format: "fathom-audit/1".
             title, region, overseer, measure, arithmetic, program, seed, recipe, seconds, casebook, limits, obstacle: the fields.
             versions: {name: version}.
+            certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
             cases, proved, broken, unknown, already_wrong: counts; the last four add up to the first.
             share: [least, most], the bracket on `measure`.
             worst: {case, margin, lower, judgement}, or null.
@@ -183,6 +192,7 @@ class AuditResult:
             **{name: getattr(self, name) for name in ("recipe", "seconds", "casebook", "obstacle")},
             "limits": list(self.limits),
             "versions": dict(self.versions),
+            "certificate": None if self.check is None else self.check.to_json(),
             **self.counts._asdict(),
             "share": list(self.share),
             "worst": None if worst is None else {name: _finite(value) for name, value in worst._asdict().items()},
@@ -198,7 +208,7 @@ class AuditResult:
             "title": self.titles[index],
             "digest": self.digests[index],
             "verdict": answers.verdict(index).value,
-            "claim": answers.claim(index).value,
+            "claim": self.claim(index).value,
             "already_wrong": bool(self.already_wrong[index]),
             "clean_margin": _finite(self.clean_margin[index].item()),
             "lower": _finite(answers.lower[index].item()),

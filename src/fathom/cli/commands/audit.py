@@ -83,6 +83,9 @@ def audit(
         Path | None,
         written("--casebook", metavar="FILE", help=f"All that is found, for the next audit. {default('casebook.db')}"),
     ] = None,
+    certificates: Annotated[
+        Path | None, written("--certificates", metavar="DIR", help="The proved cases, with a certificate that is then checked.")
+    ] = None,
     as_json: Annotated[bool, written("--json", help="On standard output: the result as JSON, for programs.")] = False,
 ) -> None:
     """Bracket the worst case of a model on every case of a data set: what certainly holds, and what certainly fails.
@@ -99,9 +102,9 @@ def audit(
         "casebook": None if casebook is None else str(casebook),
     }
     settings = _settings(model, given)
-    _require_outputs(settings)
+    _require_outputs(settings, certificates)
     try:
-        result, budget = _run(settings, _prepare(settings, anyway=anyway))
+        result, budget = _run(settings, _prepare(settings, anyway=anyway), certificates)
     except KeyboardInterrupt:
         complain(f"stopped at once; what was found is in {settings.casebook.name}, and the same command goes on from it")
         raise typer.Exit(INTERRUPTED) from None
@@ -130,15 +133,17 @@ def _settings(model: str, given: dict[str, Any]) -> Settings:
     return make_settings({"model": model, **given}, FLAGS)
 
 
-def _require_outputs(settings: Settings) -> None:
+def _require_outputs(settings: Settings, certificates: Path | None) -> None:
     """Finds out before the work whether its results can be kept.
 
     Raises:
         FathomError: they cannot; the casebook is none, damaged, or of a later version, and is left as it is.
     """
-    from fathom.cli.outputs import require_file
+    from fathom.cli.outputs import require_file, require_folder
     from fathom.cli.progress import working
 
+    if certificates is not None:
+        require_folder(certificates, "the certificate")
     require_file(settings.report, "the report")
     require_file(settings.casebook, "the casebook")
     if settings.casebook.exists():
@@ -176,7 +181,7 @@ def _prepare(settings: Settings, *, anyway: bool) -> _Prepared:
     return _Prepared(make_parts(settings, captured, data), () if data is None else data.names)
 
 
-def _run(settings: Settings, prepared: _Prepared) -> tuple[AuditResult, Budget]:
+def _run(settings: Settings, prepared: _Prepared, certificates: Path | None) -> tuple[AuditResult, Budget]:
     from fathom.audits.engine import Labels
     from fathom.audits.engine import audit as run
     from fathom.audits.portfolio import Portfolio
@@ -207,6 +212,7 @@ def _run(settings: Settings, prepared: _Prepared) -> tuple[AuditResult, Budget]:
             seed=settings.seed,
             labels=labels,
             watch=watch.brackets,
+            certificates=certificates,
         )
     return result, budget
 
