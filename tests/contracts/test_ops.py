@@ -523,3 +523,26 @@ def test_gradient_of_the_first_tangent_is_that_of_finite_differences() -> None:
             (gradient,) = torch.autograd.grad(slope(end), end)
             difference = (slope(end.detach() + 1e-4) - slope(end.detach() - 1e-4)) / 2e-4
             torch.testing.assert_close(gradient[0], difference, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("stride", "kernel", "padding", "size"),
+    [
+        (2, (4, 4), ((1, 1), (1, 1)), (8, 8)),
+        (2, (4, 4), ((1, 2), (2, 0)), (9, 7)),
+        (2, (4, 2), ((1, 0), (0, 1)), (8, 9)),
+        (3, (3, 3), ((1, 1), (0, 2)), (10, 11)),
+        (4, (4, 8), ((2, 0), (3, 3)), (13, 12)),
+    ],
+)
+def test_a_transposed_convolution_by_phases_of_its_strides_is_the_librarys(
+    stride: int, kernel: tuple[int, int], padding: tuple[tuple[int, int], tuple[int, int]], size: tuple[int, int]
+) -> None:
+    g = torch.Generator().manual_seed(stride)
+    weight = torch.randint(-4, 5, (5, 3, *kernel), generator=g).float()
+    one = Conv(weight, None, size, (stride, stride), padding, (1, 1))
+    two = Conv(weight.double(), None, size, (stride, stride), padding, (1, 1))
+    shape = one(torch.zeros(1, 3, *size)).shape[1:]
+    a = torch.randint(-4, 5, (2, 4, *shape), generator=g).float()
+    assert one._interleaves
+    assert torch.equal(one.transpose(a)[0].double(), two.transpose(a.double())[0])

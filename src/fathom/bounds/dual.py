@@ -26,7 +26,7 @@ from fathom.core.value import flat, take
 from fathom.regions.box import BoxRegion
 
 SLOPE_RATE = 0.25
-MULTIPLIER_RATE = 0.1  # times the size of the coefficients that the multiplier is subtracted from
+MULTIPLIER_RATE = 0.3  # times the size of the coefficients that the multiplier is subtracted from
 WEIGHT_RATE = 0.1
 DECAY = 0.97  # of the rates, a step
 DROP = 0.75  # once fewer than this share of the sub-problems are open, the others are no longer carried along

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,6 +43,9 @@ class Conv(Linear):
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         kernel = self.weight.shape[2:]
+        if a.dtype == torch.float32 and self._interleaves:
+            rows = self._interleaved(a.flatten(0, 1))
+            return (rows.reshape(*a.shape[:2], *rows.shape[1:]),)
         # What the strides left over at the end of each padded axis: zeros in the row.
         rest = [
             (size + sum(pad) - dilation * (k - 1) - 1) % stride
@@ -53,6 +57,26 @@ class Conv(Linear):
         )
         rows = functional.pad(rows, _counts(self.padding, -1))
         return (rows.reshape(*a.shape[:2], *rows.shape[1:]),)
+
+    @property
+    def _interleaves(self) -> bool:
+        """Whether the transposed convolution is so many plain ones, each of one phase of the strides."""
+        strides, kernel = set(self.stride), self.weight.shape[2:]
+        plain = len(kernel) == 2 and len(strides) == 1 and self.groups == 1 and set(self.dilation) == {1}
+        return plain and self.stride[0] > 1 and all(k % self.stride[0] == 0 for k in kernel)
+
+    def _interleaved(self, a: Tensor) -> Tensor:
+        """The transposed convolution of rows a [n, out, *], twice as fast in float32 as the library's own: every phase of the
+        strides sees its own part of the kernel, and the results are interleaved."""
+        s, (count, into) = self.stride[0], self.weight.shape[:2]
+        tall, wide = (k // s for k in self.weight.shape[2:])
+        parts = self.weight.reshape(count, into, tall, s, wide, s).permute(1, 3, 5, 0, 2, 4).flip(4, 5)
+        y = functional.conv2d(a, parts.reshape(into * s * s, count, tall, wide), padding=(tall - 1, wide - 1))
+        y = functional.pixel_shuffle(y, s)
+        (top, _), (left, _) = self.padding
+        high, across = self.size
+        # What the strides left over at the end of each padded axis: zeros in the row.
+        return functional.pad(y, (-left, left + across - y.shape[3], -top, top + high - y.shape[2]))
 
     def magnitude(self, *r: Tensor) -> Tensor:
         return self._apply(r[0], self.weight.abs(), None)
