@@ -10,6 +10,7 @@ import torch
 
 from fathom.audits.engine import audit
 from fathom.audits.verify import Verification, verify
+from fathom.bounds import affine
 from fathom.bounds.intermediate import tighten
 from fathom.capture.onnx_file import read_onnx
 from fathom.core.budget import Budget
@@ -205,3 +206,13 @@ def test_a_network_that_the_checker_does_not_know_stays_unchecked(tmp_path: Path
     assert not result.check.accepted
     assert "Sigmoid" in result.check.words
     assert result.claim(0).value == "certificate (unchecked)"
+
+
+def test_a_proof_by_affine_forms_stays_unchecked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(affine, "HEAVY", -1.0)
+    answer, out = proved(tmp_path, 0)
+    assert answer.verdict == "unsat"
+    assert answer.check is not None
+    assert not answer.check.accepted
+    assert "affine forms" in answer.check.words
+    assert not out.exists()

@@ -146,9 +146,11 @@ def pictures(size: int, inputs: int) -> Network:
 
 
 def test_forms_pay_where_few_inputs_vary_and_the_network_is_large() -> None:
-    assert pays(pictures(8, 4), 4)
-    assert not pays(pictures(8, 40), 40)
-    assert not pays(pictures(1, 4), 4)
+    box = Box(torch.zeros(2, 40), torch.ones(2, 40))
+    assert pays(pictures(8, 4), box.map(lambda end: end[:, :4]))
+    assert pays(pictures(8, 40), Box(box.lower, box.upper * (torch.arange(40) < 8)))
+    assert not pays(pictures(8, 40), box)
+    assert not pays(pictures(1, 4), box.map(lambda end: end[:, :4]))
 
 
 def test_forms_are_tighter_than_intervals_by_orders_of_magnitude() -> None:

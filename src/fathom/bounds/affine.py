@@ -63,9 +63,9 @@ class Form:
         return torch.cat([self.columns, zeros], 1)
 
 
-def pays(network: Network, varying: int) -> bool:
-    """Whether forms are worth it, by the structure of a network and how many of its inputs vary."""
-    if varying > FEW_INPUTS:
+def pays(network: Network, box: Box) -> bool:
+    """Whether forms are worth it, by the structure of a network and how many of its inputs vary in a box [n, d]."""
+    if int((box.lower < box.upper).any(0).sum()) > FEW_INPUTS:
         return False
     work, sums = 0.0, 0.0
     for node in network.nodes:

@@ -63,7 +63,7 @@ def tighten(
     boxes: list[Box] = []
     bending = bends(network)
     box = region.box()
-    forms = Forms(network, memory) if pays(network, int((box.lower < box.upper).any(0).sum())) else None
+    forms = Forms(network, memory) if pays(network, box) else None
     if forms is not None and len(region) > 1:  # a form fills the memory
         return _one_by_one(network, region, known, reach, memory, late)
     for i, node in enumerate(network.nodes):

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fathom.bounds.affine import pays
 from fathom.core.errors import NotUnderstood
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
@@ -43,9 +44,12 @@ def certificate(
         numbered: whether trees say which set they are about, as those for `problem.json` do.
 
     Raises:
-        NotUnderstood: the proof splits something that a certificate cannot name; the text says what.
+        NotUnderstood: the proof rests on something that a certificate cannot name; the text says what.
     """
     assert problem.network is not None and problem.spec is not None
+    box = problem.region.take(sets).box()
+    if pays(problem.network, box):
+        raise NotUnderstood("the proof rests on affine forms, which certificates have no words for")
     trees = _Trees.grow(sets, records)
     relus = _relus(problem.network, model) if (trees.kind == PHASE).any() or len(trees.closed) else []
     header = {
@@ -55,7 +59,6 @@ def certificate(
         "arithmetic": "real",
         "relus": relus,
     }
-    box = problem.region.take(sets).box()
     arrays: dict[str, Any] = {
         "header": np.frombuffer(json.dumps(header).encode(), np.uint8),
         "tree_lower": box.lower.numpy(),
