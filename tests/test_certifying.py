@@ -1,6 +1,7 @@
 """Proofs written down: every split and choice of a search arrives in the certificate, as docs/certificate.md has it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from fathom.audits.engine import audit
-from fathom.audits.verify import Verification, verify
+from fathom.audits.verify import Verification, solve_one, verify
 from fathom.bounds import affine
 from fathom.bounds.intermediate import tighten
 from fathom.capture.onnx_file import read_onnx
@@ -121,6 +122,27 @@ def test_a_proof_is_one_of_its_model_and_property_alone(tmp_path: Path) -> None:
     refused = fathom("check", model, prop, out)
     assert refused.code == 1
     assert refused.out.startswith("rejected: ")
+
+
+def test_a_certificate_costs_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a search that is recorded forgoes means, the verdict comes from one that does not."""
+    monkeypatch.setattr(branch, "FEW_INPUTS", 0)
+    _, out = proved(tmp_path, 0)
+    out.unlink()
+    asked = []
+
+    def solve(problem: Any, budget: Any, seed: int, records: Any = None) -> Any:
+        asked.append(records is not None)
+        answers = solve_one(problem, budget, seed, None)
+        return answers if records is None else replace(answers, lower=answers.lower - 1e6)  # the recorded one ran out of time
+
+    monkeypatch.setattr("fathom.audits.verify.solve_one", solve)
+    answer = verify(tmp_path / "model.onnx", tmp_path / "rule.vnnlib", seconds=60, certificate=out)
+    assert asked == [False, True]
+    assert answer.verdict == "unsat"
+    assert answer.check is not None
+    assert "could not be repeated" in answer.check.words
+    assert not out.exists()
 
 
 def test_nothing_is_recorded_unasked() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify
-from fathom.audits.portfolio import quick
+from fathom.audits.portfolio import quick, recorded_at_no_cost
 from fathom.capture.captured import Captured
 from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
@@ -27,6 +27,7 @@ from fathom.core.problem import Problem
 from fathom.core.program import Program
 from fathom.prove.work import suited_threads
 
+UNREPEATED = "in the time left the proof could not be repeated by the means that a certificate has a place for; give more seconds"
 WORDS = {Verdict.PROVED: "unsat", Verdict.BROKEN: "sat", Verdict.UNKNOWN: "unknown"}
 
 
@@ -146,22 +147,30 @@ def verify(
         raise FathomError(f"{found.name}: expected a property of VNN-LIB 1 for a certificate, got VNN-LIB 2; leave it out")
     captured = _captured(found, network)
     problem = to_problem(found, captured)
-    records: Records | None = None if certificate is None else []
+    records: Records = []
+    at_once = certificate is not None and recorded_at_no_cost(problem)
     if not len(problem):
         answers, verdict, reason = None, "unsat", "the property allows no input"
     else:
-        answers = solve_one(problem, Budget(seconds=left()), seed, records)
+        answers = solve_one(problem, Budget(seconds=left()), seed, records if at_once else None)
         verdict, why = WORDS[answers.verdict(0)], answers.why(0)
         reason = why.value
         if verdict == "unknown" and why is Reason.TIME:
             verdict = "timed-out"
     check = None
-    if certificate is not None and records is not None and verdict == "unsat":
-        files, time_left = (_only(found, network), Path(prop)), left()
-        every = torch.arange(len(problem))
-        seconds_left = None if time_left is None else max(time_left, 0.0)
-        check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=seconds_left)
+    if certificate is not None and verdict == "unsat":
+        again = at_once or not len(problem) or solve_one(problem, Budget(seconds=_some(left())), seed, records).proved[0]
+        if again:
+            files, every = (_only(found, network), Path(prop)), torch.arange(len(problem))
+            check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=_some(left()))
+        else:
+            check = Check(accepted=False, words=UNREPEATED)
     return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check, found.query)
+
+
+def _some(seconds: float | None) -> float | None:
+    """What is left of a time limit, and not less than nothing."""
+    return None if seconds is None else max(seconds, 0.0)
 
 
 def _captured(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Captured:
