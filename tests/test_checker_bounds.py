@@ -1,0 +1,103 @@
+"""The checker's own account of operators and of sets, held against onnxruntime and against samples."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from fathom_checker import Malformed
+from fathom_checker.bounds import Bounder
+from fathom_checker.model import read_model
+from fathom_checker.numbers import Array, Numbers
+from fathom_checker.region import Balls, on_ball
+from tests.onnx_models import CASES
+
+UNDERSTOOD = set(
+    "Identity Relu LeakyRelu Add Sub Mul Div Gemm MatMul Conv BatchNormalization AveragePool ReduceMean ReduceSum "
+    "Flatten Reshape Transpose Squeeze Unsqueeze Concat Slice Split Gather Pad Dropout".split()
+)
+
+
+def read() -> dict[str, onnx.ModelProto]:
+    """The test models that the checker reads."""
+    found = {}
+    for name, model in CASES.items():
+        try:
+            read_model(model.SerializeToString(), Numbers(exact=False))
+            found[name] = model
+        except Malformed:
+            pass
+    return found
+
+
+READ = read()
+
+
+def test_every_operator_of_the_list_is_read_somewhere() -> None:
+    seen = {node.op_type for model in READ.values() for node in model.graph.node}
+    assert seen >= UNDERSTOOD
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("name", READ)
+def test_the_boxes_of_points_hold_what_onnxruntime_computes(name: str, single: bool) -> None:  # noqa: FBT001
+    model = READ[name]
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    numbers = Numbers(exact=False)
+    network = read_model(model.SerializeToString(), numbers)
+    if single and network.dtype != np.float32:
+        pytest.skip("not of float32")
+    network = network.numbered([])
+    x = np.random.default_rng(0).uniform(-1, 1, (5, network.inputs)).astype(np.float32)
+    wide = np.full((5, network.neurons), np.inf)
+    state = {"lower": x.astype(float) - 1e-9, "upper": x.astype(float) + 1e-9, "low": -wide, "high": wide, "node": np.arange(5)}
+    bounder = Bounder(network, numbers, None, 1 << 26, single=single)
+    bounder.tighten(state)
+    rows = np.repeat(np.concatenate([np.eye(network.outputs), -np.eye(network.outputs)]), 5, 0)
+    owner = np.tile(np.arange(5), 2 * network.outputs)
+    last = network.operators[-1].shape
+    a, constant = bounder.backward(state, owner, {len(network.operators): rows.reshape(-1, *last)}, bounder.all_lines(state))
+    least = bounder.minimise(state, owner, a, constant).reshape(2, network.outputs, 5)
+    for k in range(5):
+        y = run(session, x[k])
+        slack = 1e-5 * (1 + np.abs(y))
+        assert (least[0, :, k] <= y + slack).all()
+        assert (-least[1, :, k] >= y - slack).all()
+        assert (-least[1, :, k] - least[0, :, k] <= 1e-3 * (1 + np.abs(y))).all()  # and tightly
+
+
+def run(session: onnxruntime.InferenceSession, x: Array) -> Array:
+    """Flat outputs at one flat input, in the order of the ports."""
+    feeds, start = {}, 0
+    for port in session.get_inputs():
+        shape = [size if isinstance(size, int) else 1 for size in port.shape]
+        kind = np.float64 if "double" in port.type else np.float32
+        feeds[port.name] = x[start : start + math.prod(shape)].reshape(shape).astype(kind)
+        start += math.prod(shape)
+    return np.concatenate([np.ravel(y) for y in session.run(None, feeds)])
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("p", [1, 2])
+def test_minima_over_balls_in_boxes_are_below_all_samples_and_near_the_least(p: int, exact: bool) -> None:  # noqa: FBT001
+    random, numbers, count, d = np.random.default_rng(p), Numbers(exact), 20 if exact else 60, 3
+    centre, radius = random.normal(size=(count, d)), random.uniform(0.1, 1, count)
+    lower = centre - random.uniform(0, 0.6, (count, d))
+    upper = centre + random.uniform(0, 0.6, (count, d))
+    lower[::7], upper[::5] = centre[::7] - 9, centre[::5] + 9
+    a = random.normal(size=(count, d)) * 10.0 ** random.integers(-3, 3, (count, 1))
+    a[::4, 0] = 0
+    parts = [numbers.array(part) for part in (a, np.zeros(count), lower, upper)]
+    with np.errstate(all="ignore"):
+        bound = np.asarray(on_ball(numbers, Balls(p, centre, radius), np.arange(count), *parts), float)
+    for k in range(count):
+        x = centre[k] + random.uniform(-1, 1, (60000, d)) * radius[k]
+        x = np.clip(x, lower[k], upper[k])
+        x = x[np.linalg.norm(x - centre[k], p, axis=1) <= radius[k]]
+        least = (x @ a[k]).min()
+        assert bound[k] <= least + 1e-12
+        assert bound[k] >= least - 0.15 * np.abs(a[k]).max() * radius[k] - 1e-9
