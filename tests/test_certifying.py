@@ -124,6 +124,32 @@ def test_a_proof_is_one_of_its_model_and_property_alone(tmp_path: Path) -> None:
     assert refused.out.startswith("rejected: ")
 
 
+HEAD = "".join(f"(declare-const X_{i} Real)" for i in range(3)) + "".join(f"(declare-const Y_{i} Real)" for i in range(3))
+BOX = "".join(f"(assert (>= X_{i} -0.5))(assert (<= X_{i} 0.5))" for i in range(3))
+RULES = {
+    "boxes apart": "(assert (or (and (<= X_0 -0.2) (<= Y_0 {0})) (and (>= X_0 0.1) (<= Y_1 {1}) (<= Y_0 Y_2))"
+    " (and (>= X_1 0.3) (<= Y_2 {2}))))",
+    "strict ends and rows": "(assert (or (and (< X_0 0.25) (< Y_0 {0})) (and (< X_1 X_2) (< Y_1 {1}))))",
+    "inputs in rows": "(assert (<= (+ Y_0 (* 0.125 X_1)) (- {0} 0.0625)))",
+    "no input": "(assert (>= X_0 0.75))(assert (<= Y_0 0.0))",
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("seed", range(2))
+def test_properties_of_any_shape_are_certified(rule: str, seed: int, way: str, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model.onnx", (3, 10, 10, 3), seed)
+    network = read_onnx(model).network.freeze(torch.float64)
+    x = torch.rand(4000, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) - 0.5
+    least = (network(x).amin(0) - 0.03).tolist()
+    prop = tmp_path / "rule.vnnlib"
+    prop.write_text(HEAD + BOX + RULES[rule].format(*(f"{value:.6f}" for value in least)))
+    answer = verify(model, prop, seconds=60, certificate=tmp_path / "proof.npz")
+    assert answer.verdict == "unsat"
+    assert answer.check is not None
+    assert answer.check.accepted, answer.check.words
+
+
 def test_a_certificate_costs_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a search that is recorded forgoes means, the verdict comes from one that does not."""
     monkeypatch.setattr(branch, "FEW_INPUTS", 0)
