@@ -264,3 +264,26 @@ def test_a_proof_by_affine_forms_stays_unchecked(tmp_path: Path, monkeypatch: py
     assert not answer.check.accepted
     assert "affine forms" in answer.check.words
     assert not out.exists()
+
+
+def test_slopes_of_inner_bounds_are_written_and_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By them the checker comes to the prover's bounds; others may weaken a proof; and their places are held to the form."""
+    monkeypatch.setattr(branch, "FEW_INPUTS", 0)
+    answer, out = proved(tmp_path, 0)
+    assert answer.verdict == "unsat" and answer.check is not None and answer.check.accepted, answer.check
+    parts = load(out)
+    count = len(parts["inner_neuron"])
+    assert count and parts["inner_slopes"].shape == (2 * count, 24) and (parts["inner_neuron"] >= 12).all()
+    model, prop = tmp_path / "model.onnx", tmp_path / "rule.vnnlib"
+
+    def again(**changed: np.ndarray) -> int:
+        other = tmp_path / "other.npz"
+        np.savez_compressed(other, **{**parts, **changed})
+        return fathom("check", model, prop, other).code
+
+    assert again() == 0
+    assert again(inner_slopes=parts["inner_slopes"][::-1]) in (0, 1)
+    assert again(inner_neuron=parts["inner_neuron"][::-1]) == 2
+    assert again(inner_tree=parts["inner_tree"] + 1) == 2
+    assert again(inner_slopes=parts["inner_slopes"][1:]) == 2
+    assert again(inner_slopes=parts["inner_slopes"].astype(np.float32)) == (0 if parts["inner_slopes"].max() <= 1 else 2)

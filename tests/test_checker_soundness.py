@@ -150,6 +150,8 @@ def with_choices(random: np.random.Generator, parts: Parts) -> Parts:
     counts = depth[leaves] * (random.random(records) < 0.9)
     made["multiplier_start"] = np.concatenate([[0], np.cumsum(counts)])
     made["multipliers"] = np.abs(random.normal(size=counts.sum())) * 10.0 ** random.integers(-2, 3, counts.sum())
+    made["inner_tree"], made["inner_neuron"] = np.zeros(11, np.int64), np.arange(11)
+    made["inner_slopes"] = random.integers(0, 256, (22, 11)).astype(np.uint8)
     return made
 
 
@@ -175,12 +177,12 @@ def test_optimised_forgeries_of_what_is_false_are_refused(tmp_path: Path, seed: 
     score = -np.inf
     for _ in range(340):
         tried = {name: array.copy() for name, array in best.items()}
-        name = random.choice(["slope_table", "multipliers", "record_weights", "cut"])
+        name = random.choice(["slope_table", "inner_slopes", "multipliers", "record_weights", "cut"])
         if tried[name].size:
             at = random.integers(tried[name].size)
             flat = tried[name].reshape(-1)
             moved = abs(float(flat[at]) + random.normal() * 10.0 ** random.integers(-3, 3))
-            flat[at] = moved % (256 if name == "slope_table" else 1e9)
+            flat[at] = moved % (256 if "slope" in name else 1e9)
         assert not accepted(model, wrong, head, tried)
         bound = reported(model, wrong, head, tried)
         if bound >= score:
@@ -206,8 +208,14 @@ def test_bounds_in_rational_numbers_confirm_those_in_floats(tmp_path: Path, seed
     right = write_property(tmp_path / "right.vnnlib", -0.5, 0.5, 2, 2, f"(and (<= Y_0 {least - 0.1:.6f}) (<= Y_1 0.5))")
     made = certify(model.read_bytes(), right.read_bytes(), split=branch)
     assert made is not None
+    slopes = np.random.default_rng(seed).integers(0, 256, (14, 7)).astype(np.uint8)
+    inner = {"inner_tree": np.zeros(7, np.int64), "inner_neuron": np.arange(7), "inner_slopes": slopes}
+    head, parts = made
+    for more in (inner, {}):
+        made = head, {**parts, **more}
+        if accepted(model, right, *made):
+            check(model, right, tmp_path / "certificate.npz", exact=True)
     assert accepted(model, right, *made)
-    check(model, right, tmp_path / "certificate.npz", exact=True)
     wrong = write_property(tmp_path / "wrong.vnnlib", -0.5, 0.5, 2, 2, f"(<= Y_0 {least + 1e-6:.9f})")
     head, parts = made
     assert not accepted(model, wrong, head, {**parts, **{n: v for n, v in certify_nothing(model, wrong).items() if "row" in n}})

@@ -65,13 +65,16 @@ class Bounder:
     def all_lines(self, state: State, place: Array | None = None) -> Lines:
         return {i: self.lines(state, op, place) for i, op in enumerate(self.model.operators) if isinstance(op, Bend)}
 
-    def tighten(self, state: State) -> None:
-        """Bound every value anew, and with that `low` and `high`, and the rounding account."""
+    def tighten(self, state: State, inner: Mapping[tuple[int, int], Array] | None = None) -> None:
+        """Bound every value anew, and with that `low` and `high`, and the rounding account.
+
+        inner: by node of the tree and neuron, where the lower lines of earlier neurons stand for its bounds, [2, N].
+        """
         boxes, lines = [(state["lower"], state["upper"])], Lines()
         state["tiny"] = self.numbers.zeros(len(state["node"]))
         for i, op in enumerate([None, *self.model.operators]):
             if isinstance(op, Bend):
-                self._bend(state, lines, op, *boxes[op.inputs[0]])
+                self._bend(state, lines, op, *boxes[op.inputs[0]], inner or {})
                 lines[i - 1] = self.lines(state, op)
                 boxes.append(self._bent(state, op))
             elif op is not None:
@@ -109,20 +112,31 @@ class Bounder:
         reach = numbers.up(reach * (1 + numbers.gamma(op.fan + op.rough + 4)) + lost)
         return numbers.floor(numbers.down(middle - reach)), -numbers.floor(-numbers.up(middle + reach))
 
-    def _bend(self, state: State, lines: Lines, op: Bend, low: Array, high: Array) -> None:
+    def _bend(
+        self, state: State, lines: Lines, op: Bend, low: Array, high: Array, inner: Mapping[tuple[int, int], Array]
+    ) -> None:
         """Bounds of the neurons of one operator: intervals, then linear bounds of those still unstable."""
         n, at = len(low), op.neurons
         low = np.maximum(state["low"][:, at], low.reshape(n, -1))
         high = np.minimum(state["high"][:, at], high.reshape(n, -1))
         owners, neurons = ((low < 0) & (high > 0)).nonzero()
-        for start in range(0, len(owners), self.most_rows // 2):
-            owner, neuron = owners[start : start + self.most_rows // 2], neurons[start : start + self.most_rows // 2]
-            least = self._extremes(state, lines, op, np.tile(owner, 2), np.tile(neuron, 2), np.repeat([1, -1], len(owner)))
-            low[owner, neuron] = np.maximum(low[owner, neuron], least[: len(owner)])
-            high[owner, neuron] = np.minimum(high[owner, neuron], -least[len(owner) :])
+        keys = list(zip(state["node"][owners].tolist(), np.arange(self.model.neurons)[at][neurons].tolist()))
+        told = np.array([key in inner for key in keys], bool)
+        for group in (np.flatnonzero(~told), np.flatnonzero(told)):
+            for start in range(0, len(group), self.most_rows // 2):
+                part = group[start : start + self.most_rows // 2]
+                owner, neuron, place = owners[part], neurons[part], None
+                if told[part[0]]:
+                    place = np.concatenate([[inner[keys[k]][side] for k in part] for side in (0, 1)])
+                signs = np.repeat([1, -1], len(owner))
+                least = self._extremes(state, lines, op, np.tile(owner, 2), np.tile(neuron, 2), signs, place)
+                low[owner, neuron] = np.maximum(low[owner, neuron], least[: len(owner)])
+                high[owner, neuron] = np.minimum(high[owner, neuron], -least[len(owner) :])
         state["low"][:, at], state["high"][:, at] = low, high
 
-    def _extremes(self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array) -> Array:
+    def _extremes(
+        self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array, place: Array | None
+    ) -> Array:
         """[P] lower bounds of sign times the inputs of neurons, numbered within their operator."""
         value, numbers = op.inputs[0], self.numbers
         before = self.model.operators[value - 1] if value else None
@@ -131,18 +145,26 @@ class Bounder:
             bias = 0 if before.bias is None else before.bias.reshape(-1)[neuron] * sign
             lost = state[f"loss {value - 1}"].reshape(len(state["node"]), -1)[owner, neuron]
             start = {before.inputs[0]: stored * sign.reshape(-1, *[1] * (stored.ndim - 1))}
-            a, constant = self.backward(state, owner, start, lines)
+            a, constant = self.backward(state, owner, start, lines, place=place)
             return self.minimise(state, owner, a, numbers.down(numbers.down(constant + bias) - lost))
         rows = numbers.zeros(len(owner), math.prod(op.shape))
         rows[np.arange(len(owner)), neuron] = sign
-        return self.minimise(state, owner, *self.backward(state, owner, {value: rows.reshape(-1, *op.shape)}, lines))
+        a, constant = self.backward(state, owner, {value: rows.reshape(-1, *op.shape)}, lines, place=place)
+        return self.minimise(state, owner, a, constant)
 
     def backward(
-        self, state: State, owner: Array, rows: Mapping[int, Array], lines: Lines, price: Array | None = None
+        self,
+        state: State,
+        owner: Array,
+        rows: Mapping[int, Array],
+        lines: Lines,
+        price: Array | None = None,
+        place: Array | None = None,
     ) -> tuple[Array, Array]:
         """Rows [P, *shape] over values as rows [P, d] over the input, and constants [P]: sum rows . value >= row . x + constant.
 
         price: [n, N], what phase splits take from the coefficient at each neuron's input.
+        place: [P, N], where unstable neurons' lower lines stand for each row, instead of what `lines` says.
         """
         numbers, pending = self.numbers, dict(rows)
         constant, moved, lost = (numbers.zeros(len(owner)) for _ in range(3))
@@ -160,6 +182,9 @@ class Bounder:
             else:
                 below, chord, offset, loss = (line[owner] for line in lines[i])
                 a = a.reshape(len(a), -1)
+                if place is not None:
+                    unstable = ((state["low"] < 0) & (state["high"] > 0))[:, op.neurons][owner]
+                    below = np.where(unstable, np.clip(op.leak + place[:, op.neurons] * (1 - op.leak), op.leak, 1), below)
                 shift = numbers.dot(np.minimum(a, 0), offset)
                 constant, moved, lost = constant + shift, moved - shift, lost + numbers.dot(np.abs(a), loss)
                 a = a * np.where(a >= 0, below, chord)

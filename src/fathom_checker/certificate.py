@@ -18,7 +18,8 @@ LEAF, BOX, PHASE, CLAUSE = range(4)
 TIGHTEN, CLIP = 1, 2
 NEEDED = """header b1, tree_lower f2, tree_upper f2, tree_spec i1, tree_set i1, rows f2, row_constant f1, row_strict i1,
 row_spec i1, row_clause i1, kind i1, flags i1, index i1, cut f1"""
-OPTIONAL = "record_weights f2, record_slopes i1, slope_table s2, multiplier_start i1, multipliers f1"
+OPTIONAL = """record_weights f2, record_slopes i1, slope_table s2, multiplier_start i1, multipliers f1,
+inner_tree i1, inner_neuron i1, inner_slopes s2"""
 FORMS = dict(each.split() for each in f"{NEEDED}, {OPTIONAL}".split(","))  # kind of numbers, and axes
 KINDS = {"b": "u", "i": "iub", "f": "f", "s": "uf"}
 
@@ -129,8 +130,16 @@ def _records(arrays: dict[str, Array], neurons: int) -> None:
     _require(len(weights) == records and len(start) == records + 1, "one entry a choice record")
     _require(not weights.shape[1] or weights.shape[1] >= widest, f"`record_weights` for {widest} rows", weights.shape)
     _require((weights >= 0).all() and (multipliers >= 0).all(), "weights and multipliers >= 0", "less")
-    _require(table.shape[1] == neurons and table.dtype in (np.uint8, np.float32), f"`slope_table` of {neurons} neurons")
-    _require(table.dtype == np.uint8 or ((table >= 0) & (table <= 1)).all(), "slopes from 0 to 1", "others")
+    arrays.setdefault("inner_slopes", np.zeros((0, neurons), np.uint8))
+    for name in ("slope_table", "inner_slopes"):
+        slopes = arrays[name]
+        _require(slopes.shape[1] == neurons and slopes.dtype in (np.uint8, np.float32), f"`{name}` of {neurons} neurons")
+        _require(slopes.dtype == np.uint8 or ((slopes >= 0) & (slopes <= 1)).all(), "slopes from 0 to 1", "others")
+    inner = [arrays.setdefault(name, np.zeros(0, np.int64)) for name in ("inner_tree", "inner_neuron")]
+    _require(len(arrays["inner_slopes"]) == 2 * len(inner[0]) == 2 * len(inner[1]), "two rows of slopes for each inner bound")
+    _within(inner[0], 0, len(arrays["tree_lower"]), "inner_tree")
+    _within(inner[1], 0, neurons, "inner_neuron")
+    _require((np.diff(inner[0] * (neurons + 1) + inner[1]) > 0).all(), "inner bounds in the order of trees and neurons")
     _within(arrays["record_slopes"], -1, len(table), "record_slopes")
     _require((np.diff(start, prepend=0, append=len(multipliers)) >= 0).all(), "`multiplier_start` ascending")
 

@@ -63,7 +63,7 @@ class Walk:
         Raises:
             Rejected: one of the others is a leaf.
         """
-        for flag, work in ((TIGHTEN, self.bounder.tighten), (CLIP, self._clip)):
+        for flag, work in ((TIGHTEN, self._tighten), (CLIP, self._clip)):
             state = take(state, self._living(state))
             node = state["node"]
             which = (self.file["flags"][node] & flag != 0) | ((self.file.parent[node] < 0) & (flag == TIGHTEN))
@@ -78,6 +78,16 @@ class Walk:
         for part in self._parts(take(state, np.flatnonzero(leaf))):
             self._leaf(part)
         return self._children(take(state, np.flatnonzero(~leaf)))
+
+    def _tighten(self, state: State) -> None:
+        """At roots with the slopes that the file has for inner bounds; elsewhere by default ones."""
+        table, inner = self.file["inner_slopes"], {}
+        for root in state["node"][self.file.parent[state["node"]] < 0].tolist():
+            first, end = np.searchsorted(self.file["inner_tree"], [root, root + 1])
+            for j in range(first, end):
+                slopes = self.numbers.array(table[2 * j : 2 * j + 2]) / (255 if table.dtype == np.uint8 else 1)
+                inner[root, int(self.file["inner_neuron"][j])] = slopes
+        self.bounder.tighten(state, inner)
 
     def _living(self, state: State) -> Array:
         """The nodes that are not proved: some input may get there, and some clause is open."""

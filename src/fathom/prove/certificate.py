@@ -51,7 +51,11 @@ def certificate(
     if pays(problem.network, box):
         raise NotUnderstood("the proof rests on affine forms, which certificates have no words for")
     trees = _Trees.grow(sets, records)
-    relus = _relus(problem.network, model) if (trees.kind == PHASE).any() or len(trees.closed) else []
+    relus = (
+        _relus(problem.network, model)
+        if (trees.kind == PHASE).any() or len(trees.closed) or any(r.inner for _, r in records)
+        else []
+    )
     header = {
         "format": FORMAT,
         "model": hashlib.sha256(model).hexdigest(),
@@ -70,10 +74,29 @@ def certificate(
         "cut": trees.cut,
         **_rows(problem.spec.take(sets)),
         **trees.choices(problem.spec.take(sets)),
+        **_inner(sets, records),
     }
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     return file.getvalue()
+
+
+def _inner(sets: Tensor, records: Sequence[tuple[Tensor, Record]]) -> dict[str, Array]:
+    """The slopes that bounds of the inside rest on at the roots, in the order of trees and neurons."""
+    last = {int(about[place]): (record, node) for about, record in records for place, node in record.roots}
+    tree, neuron, slopes = [], [], []
+    for t, s in enumerate(sets.tolist()):
+        record, root = last.get(s, (None, -1))
+        for part in [] if record is None else record.inner:
+            mine = np.flatnonzero(part.node == root)
+            tree.append(np.full(len(mine), t))
+            neuron.append(part.neuron[mine])
+            slopes.append(part.slopes[mine])
+    if not tree:
+        return {}
+    trees, neurons, table = np.concatenate(tree), np.concatenate(neuron), np.concatenate(slopes)
+    order = np.lexsort((neurons, trees))
+    return {"inner_tree": trees[order], "inner_neuron": neurons[order], "inner_slopes": table[order].reshape(-1, table.shape[2])}
 
 
 def write(path: Path, content: bytes) -> None:

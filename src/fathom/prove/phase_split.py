@@ -11,8 +11,9 @@ NeurIPS 2021; De Palma et al., Improved branch and bound for neural network veri
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -20,12 +21,12 @@ from torch import Tensor
 
 from fathom.bounds.backward import LinearBound, backward
 from fathom.bounds.dual import Dual, Found
-from fathom.bounds.intermediate import never
+from fathom.bounds.intermediate import bends, never
 from fathom.bounds.sharpen import Slopes, sharpen
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
 from fathom.prove.exact import worst_on_leaf
-from fathom.prove.phases import Inside, Phases, kinked
+from fathom.prove.phases import Inside, Phases, kinked, readers
 from fathom.prove.record import LEVELS, PHASE, Record, off
 from fathom.prove.work import batch
 
@@ -66,22 +67,23 @@ class PhaseTree:
         self.batch = batch(self.network, rows, memory, MOST_LEAVES)
         self.place = torch.zeros(len(problem), dtype=torch.int64)
         self.inside: Inside | None = None
-        self.slopes: tuple[Slopes, ...] = ()  # what the root's bounds of the inside rest on
 
     def root(self, sets: Tensor) -> Phases:
         """One leaf for every clause of the sets; the inside of the network is bounded once, for all leaves to come."""
         self.place[sets] = torch.arange(len(sets))
         region = self.problem.region.take(sets)
-        # A certificate has no place yet for the slopes that inner bounds rest on.
-        steps = 0 if self.record.on else INNER_STEPS
+        read = readers(self.network)
+        # Every slope that bounds rest on has to have its place in the certificate.
+        steps = INNER_STEPS if not self.record.on or all(j in read for j in bends(self.network)) else 0
         sharp = sharpen(self.network, region, steps=steps, memory=self.memory, late=self.late)
-        self.slopes = sharp.slopes
         kinks, sketch = kinked(self.network), sharp.sketch
         inputs = {i: sharp.boxes[self.network.nodes[i].inputs[0]] for i in kinks}
         self.inside = Inside(self.network, self.spec, region, sharp.boxes, sharp.reach, sketch, kinks, *sketch.gather(inputs))
         present = self.spec.take(sets).has()
         which, about = present.nonzero().T
-        nodes = self.record.fan(self.record.plant(sets), present.sum(1))
+        roots = self.record.plant(sets)
+        self._tell(sharp.slopes, roots, read)
+        nodes = self.record.fan(roots, present.sum(1))
         owner = sets[which]
         rows = (self.spec.clause[self.spec.of[owner]] == about[:, None]).to(torch.float64)
         k, u = len(owner), sketch.size
@@ -185,6 +187,19 @@ class PhaseTree:
         margin = torch.maximum(leaves.margin, leaves.margin.index_copy(0, index, margin))
         promise = leaves.promise.index_copy(0, index, torch.minimum(part.promise, margin[index]))
         return replace(leaves, margin=margin, promise=torch.maximum(promise, margin))
+
+    def _tell(self, slopes: Sequence[Slopes], roots: Tensor, read: Mapping[int, list[int]]) -> None:
+        """Put on record what the bounds of the inside rest on, at the roots [sets]."""
+        assert self.inside is not None
+        if not self.record.on:
+            return
+        sizes = [math.prod(self.network.nodes[i].shape) for i in self.inside.kinks]
+        starts = dict(zip(self.inside.kinks, [0, *itertools.accumulate(sizes)], strict=False))
+        for part in slopes:
+            whole = torch.zeros(len(part.place), 2, sum(sizes), dtype=torch.uint8)
+            whole[:, :, self.inside.neuron[: part.lower.shape[1]]] = torch.stack([part.lower, part.upper], 1)
+            for i in read[part.node]:
+                self.record.within(roots[part.place], starts[i] + part.element, whole)
 
     def _close(self, leaves: Phases) -> None:
         """Put on record what proves these leaves."""

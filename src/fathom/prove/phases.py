@@ -18,6 +18,7 @@ from fathom.core.region import Region
 from fathom.core.rounding import down, gamma
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
+from fathom.ops.layout import Reshape
 from fathom.prove.record import LEVELS
 
 
@@ -152,4 +153,16 @@ def kinked(network: Network) -> dict[int, float]:
         if isinstance(node.operator, Nonlinear):
             assert node.operator.kink is not None
             found[i] = node.operator.kink
+    return found
+
+
+def readers(network: Network) -> dict[int, list[int]]:
+    """For each node whose elements are, in their order, what nonlinear nodes read: those nodes."""
+    found: dict[int, list[int]] = {}
+    for i in kinked(network):
+        j = network.nodes[i].inputs[0]
+        found.setdefault(j, []).append(i)
+        while isinstance(network.nodes[j].operator, Reshape):
+            j = network.nodes[j].inputs[0]
+            found.setdefault(j, []).append(i)
     return found

@@ -51,6 +51,15 @@ class Closings:
         return sum(int(getattr(self, name).nbytes) for name in self.__dataclass_fields__)
 
 
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """Slopes that the bounds of m neurons' inputs rest on, at the roots `node`."""
+
+    node: NDArray[np.int64]  # [m]
+    neuron: NDArray[np.int64]  # [m]
+    slopes: NDArray[np.uint8]  # [m, 2, neurons]: for the lower bound, and for the upper
+
+
 @dataclass(eq=False)
 class Record:
     """The trees of one search. Beyond `limit` bytes it forgets everything and stays empty."""
@@ -60,6 +69,7 @@ class Record:
     flags: int = 0  # of the roots
     splits: list[Splits] = field(default_factory=list)
     closings: list[Closings] = field(default_factory=list)
+    inner: list[Inner] = field(default_factory=list)
     nodes: int = 0
     bytes: int = 0
 
@@ -125,6 +135,12 @@ class Record:
         self.closings.append(closed)
         self._spend(closed.bytes)
 
+    def within(self, node: Tensor, neuron: Tensor, slopes: Tensor) -> None:
+        """Roots [m] at which the bounds of neurons [m] rest on these slopes [m, 2, neurons], in steps."""
+        if self.on and len(node):
+            self.inner.append(Inner(node.numpy().copy(), neuron.numpy().copy(), slopes.numpy()))
+            self._spend(slopes.numel())
+
     def _new(self, count: int) -> Tensor:
         if not self.on:
             return torch.zeros(count, dtype=torch.int64)
@@ -134,7 +150,7 @@ class Record:
     def _spend(self, count: int) -> None:
         self.bytes += count
         if not self.on:
-            self.roots, self.splits, self.closings = [], [], []
+            self.roots, self.splits, self.closings, self.inner = [], [], [], []
 
 
 def off() -> Record:
