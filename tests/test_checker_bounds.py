@@ -17,8 +17,33 @@ from fathom_checker.region import Balls, on_ball
 from tests.onnx_models import CASES
 
 UNDERSTOOD = set(
-    "Identity Relu LeakyRelu Add Sub Mul Div Gemm MatMul Conv BatchNormalization AveragePool ReduceMean ReduceSum "
-    "Flatten Reshape Transpose Squeeze Unsqueeze Concat Slice Split Gather Pad Dropout".split()
+    [
+        "Identity",
+        "Relu",
+        "LeakyRelu",
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Gemm",
+        "MatMul",
+        "Conv",
+        "BatchNormalization",
+        "AveragePool",
+        "ReduceMean",
+        "ReduceSum",
+        "Flatten",
+        "Reshape",
+        "Transpose",
+        "Squeeze",
+        "Unsqueeze",
+        "Concat",
+        "Slice",
+        "Split",
+        "Gather",
+        "Pad",
+        "Dropout",
+    ]
 )
 
 
