@@ -16,35 +16,9 @@ from fathom_checker.numbers import Array, Numbers
 from fathom_checker.region import Balls, on_ball
 from tests.onnx_models import CASES
 
-UNDERSTOOD = set(
-    [
-        "Identity",
-        "Relu",
-        "LeakyRelu",
-        "Add",
-        "Sub",
-        "Mul",
-        "Div",
-        "Gemm",
-        "MatMul",
-        "Conv",
-        "BatchNormalization",
-        "AveragePool",
-        "ReduceMean",
-        "ReduceSum",
-        "Flatten",
-        "Reshape",
-        "Transpose",
-        "Squeeze",
-        "Unsqueeze",
-        "Concat",
-        "Slice",
-        "Split",
-        "Gather",
-        "Pad",
-        "Dropout",
-    ]
-)
+WORDS = """Identity Relu LeakyRelu Add Sub Mul Div Gemm MatMul Conv BatchNormalization AveragePool ReduceMean ReduceSum Flatten
+Reshape Transpose Squeeze Unsqueeze Concat Slice Split Gather Pad Dropout"""
+UNDERSTOOD = set(WORDS.split())
 
 
 def read() -> dict[str, onnx.ModelProto]:
