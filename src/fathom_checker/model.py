@@ -246,7 +246,9 @@ class _Reader:
 
     def _scale(self, x: _Value, weight: Array | None, bias: Array | None = None, rough: int = 0) -> _Value:
         fan = int(weight is not None)
-        return self._emit(Scale(inputs=(x.number,), shape=x.shape, weight=weight, bias=bias, fan=fan, terms=1 + rough, rough=rough))
+        return self._emit(
+            Scale(inputs=(x.number,), shape=x.shape, weight=weight, bias=bias, fan=fan, terms=1 + rough, rough=rough)
+        )
 
     def _times(self, node: Node) -> _Value:
         divide = node.op == "Div"
