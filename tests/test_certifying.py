@@ -163,6 +163,7 @@ def test_a_certificate_costs_no_verdict(tmp_path: Path, monkeypatch: pytest.Monk
         return answers if records is None else replace(answers, lower=answers.lower - 1e6)  # the recorded one ran out of time
 
     monkeypatch.setattr("fathom.audits.verify.solve_one", solve)
+    monkeypatch.setattr("fathom.audits.verify.recorded_at_no_cost", lambda problem: False)
     answer = verify(tmp_path / "model.onnx", tmp_path / "rule.vnnlib", seconds=60, certificate=out)
     assert asked == [False, True]
     assert answer.verdict == "unsat"

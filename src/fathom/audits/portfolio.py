@@ -24,6 +24,7 @@ from fathom.core.errors import OutOfDomain
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.branch import BranchAndBound, resists_splitting, splits_inputs
+from fathom.prove.layer import is_shallow
 from fathom.prove.record import Record
 from fathom.prove.work import products
 
@@ -182,7 +183,9 @@ def quick(problem: Problem, seed: int = 0, records: list[tuple[Tensor, Record]] 
 def recorded_at_no_cost(problem: Problem) -> bool:
     """Whether a search that keeps a record is the same as one that keeps none. Elsewhere it forgoes what certificates have no
     place for: then the verdict comes first, and the search for a record after it."""
-    return not problem.provable or (splits_inputs(problem) and not resists_splitting(problem))
+    if not problem.provable or problem.network is None:
+        return True
+    return not resists_splitting(problem) and (splits_inputs(problem) or not is_shallow(problem.network))
 
 
 def _opening(problem: Problem) -> Gradient:
