@@ -109,7 +109,10 @@ def bounds(root: Path, peer: str, device: str, into: Path) -> Iterator[Bounds]:
                 print(f"{instance.model.name}: auto-LiRPA: {ended.stderr.strip().splitlines()[-1]}", file=sys.stderr)
                 continue
             found = json.loads(ended.stdout.strip().splitlines()[-1])
-            for method, key, solver in (("CROWN", "CROWN", Crown()), ("alpha-CROWN", "CROWN-Optimized", AlphaCrown(steps=STEPS))):
+            for method, key, solver in (
+                ("CROWN", "CROWN", Crown()),
+                ("alpha-CROWN", "CROWN-Optimized", AlphaCrown(steps=STEPS, inner_steps=STEPS)),
+            ):
                 values, spent = found[key]
                 margin, seconds = _ours(solver, asked)
                 yield Bounds(*_names(instance), method, margin, _margin(asked, values), seconds, spent)

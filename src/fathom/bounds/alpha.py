@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.ascent import Ascent
+from fathom.bounds.backward import Reach
 from fathom.bounds.batches import Bound, solve_in_batches
 from fathom.bounds.intermediate import tighten
 from fathom.bounds.margins import Margins, bound_margins
+from fathom.bounds.sharpen import sharpen
 from fathom.core.answer import Answers
 from fathom.core.box import Box
 from fathom.core.budget import Budget, Clock
@@ -25,9 +27,11 @@ class AlphaCrown(Solver):
     """CROWN with optimised relaxations.
 
     Requires: a compiled problem.
-    Returns: lower bounds, never below CROWN's; the minimisers of the best relaxation, confirmed, as upper ones.
-    Method: projected Adam on the choices of every relaxation, separately for each row of the spec; the inside of the network is
-        bounded once. Every iterate is rigorous, so the best one counts.
+    Returns: lower bounds, never below CROWN's on the same inside; the minimisers of the best relaxation, confirmed, as upper
+        ones.
+    Method: the inside of the network is bounded once; where every operator has a kink, with optimised slopes too. Then projected
+        Adam on the choices of every relaxation, separately for each row of the spec. Every iterate is rigorous, so the best one
+        counts.
     Sound? complete?: sound under `real`; incomplete.
     Reference: Xu et al., Fast and complete: enabling complete verification with rapid and massively parallel incomplete
         verifiers, ICLR 2021.
@@ -35,13 +39,14 @@ class AlphaCrown(Solver):
 
     steps: int = 20
     rate: float = 0.25
+    inner_steps: int = 0  # of ascent on every bound of the inside
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         return solve_in_batches(problem, budget, hints, observe, self._bound)
 
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
-        boxes, reach = tighten(network, problem.region, memory=clock.budget.memory // 4, late=clock.late)
         assert problem.spec is not None
+        boxes, reach = self._inside(network, problem, clock)
         first = bound_margins(network, problem.region, problem.spec, boxes, reach, keep=True)
         choices = initial_choices(network, boxes, first)
         rows, minimisers = first.rows.detach(), first.minimisers.detach()
@@ -53,6 +58,14 @@ class AlphaCrown(Solver):
             minimisers = torch.where(better.unsqueeze(2), now.minimisers.detach(), minimisers)
             ascent.step(now.rows.sum())
         return Bound(problem.spec.combine(rows), minimisers, backward=torch.full((len(problem),), 2 + ascent.time))
+
+    def _inside(self, network: Network, problem: Problem, clock: Clock) -> tuple[list[Box], Reach]:
+        memory = clock.budget.memory // 4
+        operators = [node.operator for node in network.nodes]
+        if not self.inner_steps or any(isinstance(operator, Nonlinear) and operator.kink is None for operator in operators):
+            return tighten(network, problem.region, memory=memory, late=clock.late)
+        sharp = sharpen(network, problem.region, steps=self.inner_steps, memory=memory, late=clock.late)
+        return sharp.boxes, sharp.reach
 
 
 def initial_choices(network: Network, boxes: list[Box], start: Margins) -> dict[int, Tensor]:

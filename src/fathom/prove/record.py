@@ -17,7 +17,7 @@ from torch import Tensor
 from fathom.core.value import flat
 
 LEAF, BOX, PHASE, CLAUSE = range(4)
-TIGHTEN, CLIP, NARROW = 1, 2, 4
+TIGHTEN, CLIP = 1, 2
 LEVELS = 255
 """A slope is stored in steps of one part in so many."""
 
