@@ -449,6 +449,21 @@ def test_what_overflows_is_not_proved(solver: Solver, split: None) -> None:
         assert not answers.proved.any() and not answers.lower.isnan().any()
 
 
+@every
+@both_ways
+def test_rows_that_cancel_are_searched_one_by_one(solver: Solver, split: None) -> None:
+    """Regression: 0.25 <= y <= 0.75, for y that is 0 but near one corner. The sum of both rows is constant and leads nowhere, and
+    no gradient leads anywhere either; the least of one row alone is that corner."""
+    graph = Graph([("x", (20,))])
+    bend = graph.add("bend", Relu(), graph.add("dense", Dense(-torch.ones(1, 20), torch.tensor([-19.5])), graph.input("x")))
+    network = graph.finish([("y", bend)])
+    judge = LinearRules.make([[-1.0], [1.0]], [0.25, -0.75], clause=[0, 0], sets=1)
+    problem = problem_of(
+        network, BoxRegion(-torch.ones(1, 20, dtype=torch.float64), torch.ones(1, 20, dtype=torch.float64)), judge
+    )
+    assert solver.solve(problem, Budget(passes=1)).broken.all()
+
+
 # --- more inputs: mixed-integer programs ----------------------------------------------------------------------------------
 
 

@@ -77,6 +77,7 @@ class InputTree:
         self.record = record or off()
         self.flags = TIGHTEN | (CLIP if clip else 0)
         self.batch = MOST_BOXES
+        self.starts = torch.zeros(0, 1, problem.region.size)
         self.reach: Reach | None = None
 
     def root(self, sets: Tensor) -> Boxes:
@@ -113,6 +114,8 @@ class InputTree:
         reach = self.reach.take(owner)
         boxes, _ = tighten(self.network, region, known, reach, self.memory, self.late)
         margins = bound_margins(self.network, region, spec, boxes, reach)
+        if parent is None:
+            self.starts = margins.minimisers
         k = torch.arange(len(owner))
         row = decisive_row(spec, margins.rows)
         slope = margins.bound.a.abs().amax(1)

@@ -22,6 +22,7 @@ from torch import Tensor
 from fathom.bounds.backward import LinearBound, backward
 from fathom.bounds.dual import Dual, Found
 from fathom.bounds.intermediate import bends, never
+from fathom.bounds.margins import bound_margins
 from fathom.bounds.sharpen import Slopes, sharpen
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
@@ -67,6 +68,7 @@ class PhaseTree:
         self.batch = batch(self.network, rows, memory, MOST_LEAVES)
         self.place = torch.zeros(len(problem), dtype=torch.int64)
         self.inside: Inside | None = None
+        self.starts = torch.zeros(0, 1, problem.region.size)
 
     def root(self, sets: Tensor) -> Phases:
         """One leaf for every clause of the sets; the inside of the network is bounded once, for all leaves to come."""
@@ -79,6 +81,7 @@ class PhaseTree:
         kinks, sketch = kinked(self.network), sharp.sketch
         inputs = {i: sharp.boxes[self.network.nodes[i].inputs[0]] for i in kinks}
         self.inside = Inside(self.network, self.spec, region, sharp.boxes, sharp.reach, sketch, kinks, *sketch.gather(inputs))
+        self.starts = bound_margins(self.network, region, self.spec.take(sets), sharp.boxes, sharp.reach).minimisers
         present = self.spec.take(sets).has()
         which, about = present.nonzero().T
         roots = self.record.plant(sets)

@@ -62,6 +62,7 @@ class Tree(Protocol[L]):
     """A way of splitting."""
 
     batch: int  # leaves to split at once
+    starts: Tensor  # [sets, R, d] of the sets that `root` was asked for: where the relaxation of each row alone is least
 
     def root(self, sets: Tensor) -> L:
         """The open leaves that cover the given sets, bounded."""
@@ -174,13 +175,16 @@ def search(
     if not bool(searched.any()):
         return answers.because(Reason.DECIDED)
     closed = torch.full((len(problem),), torch.inf, dtype=torch.float64)
-    leaves = tree.root(searched.nonzero()[:, 0])
+    sets = searched.nonzero()[:, 0]
+    leaves = tree.root(sets)
     counts = torch.bincount(leaves.owner, minlength=len(problem))
     stuck, spent = torch.zeros(2, len(problem), dtype=torch.bool)
     limit = torch.inf if budget.passes is None else budget.passes
     state = Frontier(problem, budget.goal, limit, tolerance, answers, searched, closed, stuck, spent, leaves, counts)
     state.consider(leaves.owner, leaves.point)
+    state.consider(sets.repeat_interleave(tree.starts.shape[1]), tree.starts.flatten(0, 1))
     state.leaves = state.settle(leaves)
+    _attack_rows(state, sets, tree.starts)
     reason = _run(state, tree, clock, observe, beside)
     return answers.tighten(state.bracket(reason))
 
@@ -233,7 +237,20 @@ def _attack(state: Frontier[L]) -> None:
     if not len(leaves):
         return
     worst = leaves.take(leaves.promise.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
-    found = descend(state.problem, worst.owner, worst.point, objective=state.objective)
+    _descend(state, worst.owner, worst.point)
+
+
+def _attack_rows(state: Frontier[L], sets: Tensor, starts: Tensor) -> None:
+    """Search from where single rows of the sets that stand open are least [sets, R, d]: the rows of a conjunction may cancel, so
+    that the leaves' points say nothing, and a network may be flat wherever an attack begins."""
+    near = torch.isin(sets, state.leaves.owner).nonzero()[:, 0][:ATTACK_LEAVES]
+    rows = max(1, ATTACK_LEAVES // max(len(near), 1))
+    if len(near):
+        _descend(state, sets[near].repeat_interleave(min(rows, starts.shape[1])), starts[near, :rows].flatten(0, 1))
+
+
+def _descend(state: Frontier[L], owner: Tensor, points: Tensor) -> None:
+    found = descend(state.problem, owner, points, objective=state.objective)
     sets = torch.isfinite(found.margin).nonzero()[:, 0]
     state.consider(sets, found.x[sets])
 

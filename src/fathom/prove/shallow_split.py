@@ -21,6 +21,7 @@ from torch import Tensor
 from fathom.bounds.backward import LinearBound, Split, backward
 from fathom.bounds.halfspace import least_within
 from fathom.bounds.intermediate import never, tighten
+from fathom.bounds.margins import bound_margins
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
@@ -87,6 +88,7 @@ class ShallowTree:
         weights = sum(math.prod(node.shape) for node in bends) * self.network.input_size
         self.batch = int(max(4, min(MOST_LEAVES, ROUND / weights, memory / (200 * weights))))
         self.place = torch.zeros(len(problem), dtype=torch.int64)
+        self.starts = torch.zeros(0, 1, problem.region.size)
 
     def root(self, sets: Tensor) -> Cells:
         """One leaf for every clause of the sets."""
@@ -94,6 +96,7 @@ class ShallowTree:
         self.region: Region = self.problem.region.take(sets)
         boxes, self.reach = tighten(self.network, self.region, memory=self.memory, late=self.late)
         self.layer = Layer(self.network, boxes, self.reach)
+        self.starts = bound_margins(self.network, self.region, self.spec.take(sets), boxes, self.reach).minimisers
         spec = self.spec.of[sets]
         self.met, self.direct, rest = self.layer.rows(self.spec.rows[spec], self.reach)
         self.rest = rest + self.spec.offsets[spec]
