@@ -107,7 +107,7 @@ def audit(folder: Path, model: str = "model.onnx", data: str = "data.npz", *more
         (["verify", "p.vnnlib", "--network", "nope.onnx"], "nope.onnx"),
         (["verify", ".", "--network", "model.onnx"], "directory"),
         (["verify", "p.vnnlib", "--network", "."], "directory"),
-        (["verify", "model.onnx", "--network", "p.vnnlib"], "ONNX"),
+        (["verify", "model.onnx", "--network", "p.vnnlib"], "is this a property file"),
         (["bench", "nope"], "instances.csv"),
         (["cases", "nope.db"], "nope.db"),
         (["cases", "."], "a folder"),
