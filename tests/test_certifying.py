@@ -13,11 +13,11 @@ from fathom.audits.engine import audit
 from fathom.audits.verify import Verification, solve_one, verify
 from fathom.bounds import affine
 from fathom.bounds.intermediate import tighten
+from fathom.capture.export import write_whole
 from fathom.capture.onnx_file import read_onnx
 from fathom.core.budget import Budget
 from fathom.overseers.misclassification import Misclassification
 from fathom.prove import branch
-from fathom.prove.certificate import write
 from fathom.prove.record import CLAUSE, PHASE, Record, off
 from fathom.regions.box import BoxRegion
 from fathom.regions.l1 import L1Ball
@@ -189,7 +189,7 @@ def test_a_record_beyond_its_limit_forgets_all() -> None:
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    write(tmp_path / "proof.npz", b"whole")
+    write_whole(tmp_path / "proof.npz", b"whole")
     assert [*tmp_path.iterdir()] == [tmp_path / "proof.npz"]
     assert (tmp_path / "proof.npz").read_bytes() == b"whole"
 

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from fathom.audits.cases import by_case
-from fathom.capture.export import export
+from fathom.capture.export import export, write_whole
 from fathom.capture.unpack import unpack
 from fathom.core.answer import Answers, Claim
 from fathom.core.errors import NotUnderstood
 from fathom.core.problem import Problem
-from fathom.prove.certificate import certificate, write
+from fathom.prove.certificate import certificate
 from fathom.prove.record import Record
 
 LIMIT = 2 << 30
@@ -76,7 +76,7 @@ def certify(
         content = certificate(problem, sets, records, *(unpack(file, LIMIT) for file in files), numbered=numbered)
     except NotUnderstood as reason:
         return Check(accepted=False, words=str(reason))
-    write(out, content)
+    write_whole(out, content)
     return check(*files, out, seconds)
 
 

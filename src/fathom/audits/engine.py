@@ -225,17 +225,18 @@ def versions() -> tuple[tuple[str, str], ...]:
 
 def _limits(problem: Problem, *, casebook: str, check: Check | None = None) -> tuple[str, ...]:
     """What the numbers do not say."""
-    unchecked = "Proofs are unchecked: no independent program has recomputed them."
-    if check is not None:
-        unchecked = (
-            "An independent program has recomputed the proofs, about the exported model: that it computes what the audited "
+    proofs = "Proofs are unchecked: no independent program has recomputed them."
+    if check is not None and check.accepted:
+        proofs = (
+            "An independent program has recomputed the proofs, about the exported model: that it computes what the audited one "
+            "does is tested, not proved."
         )
-        unchecked += "one does is tested, not proved."
-        unchecked = unchecked if check.accepted else f"Proofs are unchecked: {check.words}."
+    elif check is not None:
+        proofs = f"Proofs are unchecked: {check.words}."
     limits = [
         "Proofs are about the model's weights in real arithmetic; the deployed program rounds, and may differ by that.",
         "Nothing is said about inputs outside the region, nor about cases that were not audited.",
-        unchecked,
+        proofs,
     ]
     if not problem.exact:
         limits.append("The rule proved is stricter than the overseer's own: a failure of the rule need not be a failure.")

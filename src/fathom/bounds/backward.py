@@ -57,13 +57,6 @@ class Reach:
                 load.append(None)
         return Reach(value, tuple(load))
 
-    @staticmethod
-    def join(parts: Sequence[Reach]) -> Reach:
-        """The reach of one batch of sets after the other."""
-        value = tuple(torch.cat(values) for values in zip(*(part.value for part in parts), strict=True))
-        loads = zip(*(part.load for part in parts), strict=True)
-        return Reach(value, tuple(None if load[0] is None else torch.cat(load) for load in loads))
-
     def take(self, index: Tensor) -> Reach:
         """The reach of the sets at `index`; one that serves all stays one."""
         if len(self.value[0]) == 1:

@@ -20,7 +20,7 @@ from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
 from fathom.core.rounding import down
-from fathom.core.value import flat
+from fathom.core.value import flat, join
 from fathom.ops.dense import Dense
 from fathom.ops.sparse import Sparse
 
@@ -103,9 +103,8 @@ def _one_by_one(
     for k in torch.split(torch.arange(len(region)), 1):
         mine = None if known is None else {i: box.take(k) for i, box in known.items()}
         parts.append(tighten(network, region.take(k), mine, None if reach is None else reach.take(k), memory, late))
-    nodes = zip(*(boxes for boxes, _ in parts), strict=True)
-    joint = [Box(torch.cat([b.lower for b in boxes]), torch.cat([b.upper for b in boxes])) for boxes in nodes]
-    return joint, reach or Reach.join([account for _, account in parts])
+    boxes = join(*(tuple(boxes) for boxes, _ in parts))
+    return list(boxes), reach or join(*(account for _, account in parts))
 
 
 def bends(network: Network) -> dict[int, list[float | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fathom.bounds.backward import LinearBound, Reach, Split, backward
@@ -42,6 +43,15 @@ def bound_margins(
     values, minimisers = bound.minimise(region)
     values = with_offsets(spec, values)
     return Margins(values, spec.combine(values), minimisers, bound)
+
+
+def row_minimisers(network: Network, region: Region, spec: Spec, boxes: Sequence[Box], reach: Reach, batch: int) -> Tensor:
+    """[n, R, d] where the default relaxation of each row alone is least, so many sets at a time."""
+    parts = []
+    for k in torch.split(torch.arange(len(region)), batch):
+        inner = [box.take(k) for box in boxes]
+        parts.append(bound_margins(network, region.take(k), spec.take(k), inner, reach.take(k)).minimisers)
+    return torch.cat(parts)
 
 
 def with_offsets(spec: Spec, values: Tensor) -> Tensor:

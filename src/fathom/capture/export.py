@@ -55,8 +55,8 @@ def export(problem: Problem, folder: str | Path) -> None:
     text = _json(_described(problem, model))
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "model.onnx", model)
-    _replace(folder / "problem.json", text.encode())
+    write_whole(folder / "model.onnx", model)
+    write_whole(folder / "problem.json", text.encode())
 
 
 def _json(parts: dict[str, Any]) -> str:
@@ -65,7 +65,8 @@ def _json(parts: dict[str, Any]) -> str:
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that appears whole or not at all."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(content)

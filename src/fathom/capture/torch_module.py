@@ -30,6 +30,7 @@ from fathom.capture.torch_table import leaves, packet, table
 from fathom.core.errors import NotUnderstood
 from fathom.core.network import Network, Port
 from fathom.core.program import Program
+from fathom.core.threads import one_thread
 from fathom.core.value import fingerprint
 
 Shapes = Shape | Sequence[tuple[str, Shape]]
@@ -80,17 +81,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch's kernels for a while; on one small sample more of them only wait for one another."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def run(module: nn.Module, inputs: Sequence[Port], x: Tensor) -> Tensor:

@@ -37,19 +37,21 @@ def take(value: T, index: Tensor) -> T:
     return map_tensors(value, lambda t: t[index.to(t.device)])
 
 
-def join(value: T, other: T) -> T:
-    """Two batched values of one type, one after the other: every tensor is concatenated along its first dimension.
+def join(value: T, *others: T) -> T:
+    """Batched values of one type, one after the other: every tensor is concatenated along its first dimension.
 
     Parts that are not tensors are those of the first.
     """
     if isinstance(value, Tensor):
-        return cast(T, torch.cat([value, cast(Tensor, other)]))
+        return cast(T, torch.cat([value, *cast("tuple[Tensor, ...]", others)]))
     if isinstance(value, tuple):
-        return cast(T, tuple(join(a, b) for a, b in zip(value, cast("tuple[Any, ...]", other), strict=True)))
+        return cast(T, tuple(join(*items) for items in zip(value, *cast("tuple[tuple[Any, ...], ...]", others), strict=True)))
     if isinstance(value, dict):
-        return cast(T, {key: join(item, cast("dict[Any, Any]", other)[key]) for key, item in value.items()})
+        rest = cast("tuple[dict[Any, Any], ...]", others)
+        return cast(T, {key: join(item, *(other[key] for other in rest)) for key, item in value.items()})
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: join(getattr(value, f.name), getattr(other, f.name)) for f in dataclasses.fields(value) if f.init}
+        names = [f.name for f in dataclasses.fields(value) if f.init]
+        fields = {name: join(*(getattr(part, name) for part in (value, *others))) for name in names}
         return dataclasses.replace(value, **fields)
     return value
 

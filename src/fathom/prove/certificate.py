@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,16 +95,6 @@ def _inner(sets: Tensor, records: Sequence[tuple[Tensor, Record]]) -> dict[str, 
     trees, neurons, table = np.concatenate(tree), np.concatenate(neuron), np.concatenate(slopes)
     order = np.lexsort((neurons, trees))
     return {"inner_tree": trees[order], "inner_neuron": neurons[order], "inner_slopes": table[order].reshape(-1, table.shape[2])}
-
-
-def write(path: Path, content: bytes) -> None:
-    """A file that appears whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _relus(network: Network, model: bytes) -> list[str]:

@@ -12,7 +12,7 @@ from fathom.bounds.backward import Reach, backward
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
-from fathom.core.value import flat
+from fathom.core.value import flat, map_tensors
 
 MOST_WEIGHTS = 1 << 20  # of the neurons as functions of the input
 
@@ -98,10 +98,7 @@ class Layer:
 
     def _functions(self, reach: Reach) -> tuple[Tensor, Tensor, Tensor]:
         """a [U, d], low and high [U]: a x + low <= input <= a x + high for every neuron, over all sets, rigorous."""
-        all_sets = Reach(
-            tuple(v.amax(0, keepdim=True) for v in reach.value),
-            tuple(None if v is None else v.amax(0, keepdim=True) for v in reach.load),
-        )
+        all_sets = map_tensors(reach, lambda t: t.amax(0, keepdim=True))
         rows, low, high = [], [], []
         for i, size in zip(self.bends, self.sizes, strict=True):
             eye = torch.eye(size, dtype=torch.float64).reshape(1, size, *self.network.nodes[i].shape)

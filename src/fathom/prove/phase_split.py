@@ -22,10 +22,11 @@ from torch import Tensor
 from fathom.bounds.backward import LinearBound, backward
 from fathom.bounds.dual import Dual, Found
 from fathom.bounds.intermediate import bends, never
-from fathom.bounds.margins import bound_margins
+from fathom.bounds.margins import row_minimisers
 from fathom.bounds.sharpen import Slopes, sharpen
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
+from fathom.core.value import join
 from fathom.prove.exact import worst_on_leaf
 from fathom.prove.phases import Inside, Phases, kinked, readers
 from fathom.prove.record import LEVELS, PHASE, Record, off
@@ -81,7 +82,7 @@ class PhaseTree:
         kinks, sketch = kinked(self.network), sharp.sketch
         inputs = {i: sharp.boxes[self.network.nodes[i].inputs[0]] for i in kinks}
         self.inside = Inside(self.network, self.spec, region, sharp.boxes, sharp.reach, sketch, kinks, *sketch.gather(inputs))
-        self.starts = bound_margins(self.network, region, self.spec.take(sets), sharp.boxes, sharp.reach).minimisers
+        self.starts = row_minimisers(self.network, region, self.spec.take(sets), sharp.boxes, sharp.reach, self.batch)
         present = self.spec.take(sets).has()
         which, about = present.nonzero().T
         roots = self.record.plant(sets)
@@ -178,7 +179,7 @@ class PhaseTree:
                 next=self._candidates(before, found),
             )
             parts.append(self._proved(after, prove=prove))
-        return _joined(parts) if parts else leaves
+        return join(*parts) if parts else leaves
 
     def _proved(self, leaves: Phases, *, prove: bool) -> Phases:
         """Leaves with what the rigorous pass says: of all of them, or of those that promise to be done."""
@@ -248,7 +249,7 @@ class PhaseTree:
     def _exact(self, leaves: Phases) -> Phases:
         """Leaves without open neurons, one linear program each, whose dual values give the rigorous margin."""
         answers = [self._exact_one(leaves.take(torch.tensor([j]))) for j in range(len(leaves))]
-        return _joined(answers) if answers else leaves
+        return join(*answers) if answers else leaves
 
     def _exact_one(self, leaf: Phases) -> Phases:
         inside = self.inside
@@ -294,12 +295,3 @@ def _both(leaves: Phases, column: Tensor) -> Phases:
     sign[k, column] = -1
     sign[k + len(leaves), column] = 1
     return replace(children, depth=children.depth + 1)
-
-
-def _joined(parts: list[Phases]) -> Phases:
-    if len(parts) == 1:
-        return parts[0]
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.join(part)
-    return whole

@@ -21,7 +21,7 @@ from torch import Tensor
 from fathom.bounds.backward import LinearBound, Split, backward
 from fathom.bounds.halfspace import least_within
 from fathom.bounds.intermediate import never, tighten
-from fathom.bounds.margins import bound_margins
+from fathom.bounds.margins import row_minimisers
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
@@ -96,7 +96,7 @@ class ShallowTree:
         self.region: Region = self.problem.region.take(sets)
         boxes, self.reach = tighten(self.network, self.region, memory=self.memory, late=self.late)
         self.layer = Layer(self.network, boxes, self.reach)
-        self.starts = bound_margins(self.network, self.region, self.spec.take(sets), boxes, self.reach).minimisers
+        self.starts = row_minimisers(self.network, self.region, self.spec.take(sets), boxes, self.reach, self.batch)
         spec = self.spec.of[sets]
         self.met, self.direct, rest = self.layer.rows(self.spec.rows[spec], self.reach)
         self.rest = rest + self.spec.offsets[spec]
@@ -118,13 +118,13 @@ class ShallowTree:
             torch.zeros(k, dtype=torch.int64),
         )
         parts = [self._optimise(leaves.take(part), 4 * self.steps) for part in torch.split(torch.arange(k), self.batch)]
-        return _joined(parts) if parts else leaves
+        return join(*parts) if parts else leaves
 
     def split(self, leaves: Cells) -> tuple[Cells, Cells]:
         """Both phases of one neuron of each leaf; second, leaves that no split makes better."""
         opened = leaves.next >= 0
         last, ready = leaves.take((~opened).nonzero()[:, 0]), leaves.take(opened.nonzero()[:, 0])
-        last = _joined([self._exact(last.take(torch.tensor([j]))) for j in range(len(last))]) if len(last) else last
+        last = join(*(self._exact(last.take(torch.tensor([j]))) for j in range(len(last)))) if len(last) else last
         return (self._optimise(self._both(ready), self.steps) if len(ready) else ready), last
 
     def _both(self, leaves: Cells) -> Cells:
@@ -308,10 +308,3 @@ class ShallowTree:
         values, _ = whole.minimise(self.region.take(place))
         margin = torch.maximum(leaves.margin, values[:, 0])
         return replace(leaves, margin=margin.clamp(max=LEAST) if self.decide else margin), whole
-
-
-def _joined(parts: list[Cells]) -> Cells:
-    whole = parts[0]
-    for part in parts[1:]:
-        whole = whole.join(part)
-    return whole

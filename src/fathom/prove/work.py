@@ -6,13 +6,11 @@ The number follows from the network alone, so that the same search visits the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-import torch
+from contextlib import AbstractContextManager, nullcontext
 
 from fathom.core.network import Network
 from fathom.core.operator import Linear
+from fathom.core.threads import one_thread
 
 ROUND = 1.5e9  # multiplications of a round: about half a second
 SMALL = 1e6  # multiplications of one evaluation, up to which a second thread waits more than it works
@@ -43,15 +41,6 @@ def batch(network: Network, rows: dict[int, float], memory: int, most: int) -> i
     return int(max(4, min(most, ROUND / max(work, 1.0), memory / bytes_)))
 
 
-@contextmanager
-def suited_threads(network: Network | None) -> Iterator[None]:
+def suited_threads(network: Network | None) -> AbstractContextManager[None]:
     """Within, torch works on a small network with one thread: its steps are too short to share."""
-    if network is None or products(network)[-1] > SMALL:
-        yield
-        return
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return nullcontext() if network is None or products(network)[-1] > SMALL else one_thread()
