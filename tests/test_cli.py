@@ -185,7 +185,7 @@ def test_supports_answers_in_the_standards_form() -> None:
 
     expected = {
         "--onnx-opset-versions": [str(min(OPSETS)), str(max(OPSETS))],
-        "--onnx-element-types": ["real"],
+        "--onnx-element-types": ["real", "float32"],
         "--onnx-operators": sorted(table()),
         "--vnnlib-versions": ["1.0", "2.0"],
         "--hidden-node-theories": ["NH", "H"],

@@ -51,6 +51,7 @@ class Row:
     certificate: str = ""  # of an unsat, where asked for: accepted or unchecked
     checking: float = 0.0  # seconds of the checker, which `seconds` leaves out
     certificate_bytes: int = 0
+    arithmetic: str = "real"  # that the verdict is about
 
     @property
     def disagrees(self) -> bool:
@@ -88,6 +89,7 @@ class Bench:
     isolated: bool = False
     seed: int = 0
     certificates: Path | None = None  # a folder for one of each unsat
+    arithmetic: str = "real"
     rows: list[Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -128,11 +130,11 @@ class Bench:
         try:
             network, prop = _inside(self.folder, onnx), _inside(self.folder, vnnlib)
             if self.isolated:
-                verdict, note, peak = _in_fresh_process(network, prop, self.seconds, self.seed, out)
+                verdict, note, peak = _in_fresh_process(network, prop, self.seconds, self.seed, out, self.arithmetic)
             else:
                 from fathom.audits.verify import verify
 
-                result = verify(network, prop, self.seconds, self.seed, out)
+                result = verify(network, prop, self.seconds, self.seed, out, self.arithmetic)
                 verdict, note = result.verdict, "; ".join(result.notes())
             if verdict == "unsat" and out is not None:
                 proof = _proof(note)
@@ -164,6 +166,7 @@ class Bench:
             "seed": self.seed,
             "isolated": self.isolated,
             "fathom": version("fathom-verify"),
+            "arithmetic": self.arithmetic,
         }
 
     def _like(self, rows: list[Row]) -> dict[tuple[str, str], Row]:
@@ -181,10 +184,12 @@ def _proof(said: str) -> dict[str, Any]:
     return {"certificate": "accepted", "checking": float(found[2]), "certificate_bytes": int(found[1])}
 
 
-def _in_fresh_process(network: Path, prop: Path, seconds: float, seed: int, proof: Path | None) -> tuple[str, str, int]:
+def _in_fresh_process(
+    network: Path, prop: Path, seconds: float, seed: int, proof: Path | None, arithmetic: str
+) -> tuple[str, str, int]:
     """Verdict, note and peak memory in MiB of `fathom verify`; ended from outside if it does not end itself."""
     command = [sys.executable, "-m", "fathom", "verify", str(prop), "--network", str(network)]
-    command += ["--timeout", str(seconds), "--seed", str(seed)]
+    command += ["--timeout", str(seconds), "--seed", str(seed), "--arithmetic", arithmetic]
     command += [] if proof is None else ["--certificate", str(proof)]
     deadline = time.monotonic() + seconds + GRACE
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
@@ -232,6 +237,7 @@ def summary(rows: list[Row]) -> str:
     times, peak = [row.seconds for row in rows], max(row.peak_mib for row in rows)
     lines = [
         f"decided {decided} / {len(rows)}: " + ", ".join(f"{word} {count}" for word, count in counts.items() if count),
+        f"arithmetic: {', '.join(sorted({row.arithmetic for row in rows}))}",
         f"seconds: median {statistics.median(times):.2f}, longest {max(times):.2f}, sum {sum(times):.1f}",
         *([f"memory of one process: at most {peak} MiB"] if peak else []),
     ]

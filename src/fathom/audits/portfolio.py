@@ -17,7 +17,8 @@ from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.bounds.intermediate import bends
-from fathom.core.answer import Answers, Reason
+from fathom.core.answer import Answers, ContradictionError, Reason
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.errors import OutOfDomain
@@ -159,7 +160,19 @@ class _Standing:
 
         part = solver.solve(self.problem.take(index), budget, Hints(points, known), tell)
         self.answers = before.put(index, part)
+        _refuse_contradiction(self.problem, self.answers)
         self.observe(self.answers)
+
+
+def _refuse_contradiction(problem: Problem, answers: Answers) -> None:
+    """A proof about the float32 program leaves no room for a failure of it. (Under `real` margins are compared: `tighten`.)"""
+    both = answers.proved & answers.found.broken
+    if problem.arithmetic is Arithmetic.FLOAT32 and both.any():
+        i = int(both.nonzero()[0, 0])
+        raise ContradictionError(
+            f"set {i}: a proof says that the float32 program's margin is at least {answers.lower[i].item()!r}, and at a point it "
+            f"is {answers.found.deployed[i].item()!r}; please report this with the casebook: one of the two is a bug in Fathom"
+        )
 
 
 def quick(problem: Problem, seed: int = 0, records: list[tuple[Tensor, Record]] | None = None) -> Portfolio:

@@ -19,6 +19,7 @@ from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
 from fathom.capture.vnnlib import Property, Query, read_property, to_problem
 from fathom.core.answer import Answers, Reason, Verdict, Witnesses
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.confirm import confirm
 from fathom.core.errors import FathomError
@@ -33,7 +34,7 @@ WORDS = {Verdict.PROVED: "unsat", Verdict.BROKEN: "sat", Verdict.UNKNOWN: "unkno
 
 @dataclass(frozen=True, eq=False)
 class Verification:
-    """The answer about one property, under `real` arithmetic with the model file's weights."""
+    """The answer about one property: of the network over the real numbers, or of the float32 program, as `arithmetic` says."""
 
     verdict: str  # "sat", "unsat", "unknown" or "timed-out"
     answers: Answers | None  # of the one case; None where the property holds because it allows no input at all
@@ -42,6 +43,7 @@ class Verification:
     seconds: float
     check: Check | None = None  # of an `unsat` for which a certificate was asked
     query: Query | None = None  # what a property of VNN-LIB 2 declares
+    arithmetic: Arithmetic = Arithmetic.REAL
 
     @property
     def witness(self) -> tuple[Tensor, Tensor] | None:
@@ -124,6 +126,7 @@ def verify(
     seconds: float | None = None,
     seed: int = 0,
     certificate: str | Path | None = None,
+    arithmetic: Arithmetic | str | None = None,
 ) -> Verification:
     """Decide a VNN-LIB property of an ONNX model, or of several.
 
@@ -133,9 +136,11 @@ def verify(
         seconds: wall clock, from now on; None for no limit.
         certificate: where to write the proof of an `unsat`, for the independent checker; it is run at once, in what is left of
             the time, and `check` says what it found.
+        arithmetic: "real" or "float32": whether the answer is about the network over the real numbers, or about the float32
+            program under any order of summation. None: what a property of VNN-LIB 2 declares its variables as, and else "real".
 
     Raises:
-        FathomError: a file that is not understood.
+        FathomError: a file that is not understood, or a model whose float32 program is not.
     """
     began = time.monotonic()
 
@@ -145,7 +150,8 @@ def verify(
     found = read_property(prop)
     if found.query is not None and certificate is not None:
         raise FathomError(f"{found.name}: expected a property of VNN-LIB 1 for a certificate, got VNN-LIB 2; leave it out")
-    captured = _captured(found, network)
+    way = _arithmetic(found, arithmetic)
+    captured = _captured(found, network, way)
     problem = to_problem(found, captured)
     records: Records = []
     at_once = certificate is not None and recorded_at_no_cost(problem)
@@ -165,7 +171,7 @@ def verify(
             check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=_some(left()))
         else:
             check = Check(accepted=False, words=UNREPEATED)
-    return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check, found.query)
+    return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check, found.query, way)
 
 
 def _some(seconds: float | None) -> float | None:
@@ -173,12 +179,20 @@ def _some(seconds: float | None) -> float | None:
     return None if seconds is None else max(seconds, 0.0)
 
 
-def _captured(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Captured:
+def _arithmetic(prop: Property, asked: Arithmetic | str | None) -> Arithmetic:
+    """What the answer is to be about; a query's own types count where nothing else is asked for."""
+    if asked is not None:
+        return Arithmetic(asked)
+    types = set() if prop.query is None else {tensor.dtype for network in prop.query.networks for tensor in network.tensors}
+    return Arithmetic.FLOAT32 if types == {Arithmetic.FLOAT32.value} else Arithmetic.REAL
+
+
+def _captured(prop: Property, network: str | Path | Mapping[str, str | Path], arithmetic: Arithmetic) -> Captured:
     if prop.query is None:
-        return read_onnx(_only(prop, network))
+        return read_onnx(_only(prop, network), arithmetic)
     from fathom.capture.joint import read_joint
 
-    return read_joint(prop.query, network)
+    return read_joint(prop.query, network, arithmetic)
 
 
 def _only(prop: Property, network: str | Path | Mapping[str, str | Path]) -> Path:

@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Linear, Lines, Nonlinear
@@ -64,8 +65,9 @@ class Form:
 
 
 def pays(network: Network, box: Box) -> bool:
-    """Whether forms are worth it, by the structure of a network and how many of its inputs vary in a box [n, d]."""
-    if int((box.lower < box.upper).any(0).sum()) > FEW_INPUTS:
+    """Whether forms are worth it, by the structure of a network and how many of its inputs vary in a box [n, d]; never for a
+    float32 program, whose errors they do not carry."""
+    if network.arithmetic is not Arithmetic.REAL or int((box.lower < box.upper).any(0).sum()) > FEW_INPUTS:
         return False
     work, sums = 0.0, 0.0
     for node in network.nodes:

@@ -7,7 +7,8 @@ Each step keeps the statement true, for every x of the set,
 as a statement about real numbers and the coefficients exactly as stored. A linear node multiplies its coefficient by the
 weights; a nonlinear one chooses, by the coefficient's sign, the lower or the upper line. What a step may have lost to rounding is
 bounded by |coefficient| times how large the node's value can be, and subtracted. Sums are charged for what goes into them, never
-for their result alone: terms that cancel leave their rounding behind.
+for their result alone: terms that cancel leave their rounding behind. Where the network is a float32 program
+(`core.single`), values are those computed, and what the program may be off by at a node is subtracted likewise.
 
 Reference: Zhang et al., Efficient neural network robustness certification with general activation functions, NeurIPS 2018
 (CROWN); Xu et al., Automatic perturbation analysis for scalable certified robustness and beyond, NeurIPS 2020 (on graphs);
@@ -24,11 +25,12 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
-from fathom.core.network import Network
+from fathom.core.network import Network, Node
 from fathom.core.operator import Linear, Lines, Nonlinear
 from fathom.core.region import Region
 from fathom.core.rounding import down, gamma, tiny, up
-from fathom.core.value import flat
+from fathom.core.single import magnitudes, program_error
+from fathom.core.value import flat, take
 
 ELEMENTWISE = 4  # roundings of one coefficient in a nonlinear step: product, sum of two signs, and one to spare
 
@@ -42,26 +44,28 @@ class Reach:
 
     value: tuple[Tensor, ...]  # per node: |value| at most this, [n, *shape]
     load: tuple[Tensor | None, ...]  # per linear node: |W| |inputs| + |bias|, [n, *shape]
+    program: tuple[Tensor | None, ...]  # per node: how far the float32 program may be off there, [n, *shape]; None: not at all
 
     @staticmethod
     def of(network: Network, boxes: Sequence[Box]) -> Reach:
         """From a box for every node."""
         value = tuple(box.magnitude.detach() for box in boxes)
-        load: list[Tensor | None] = [None]
-        for node in network.nodes[1:]:
-            operator = node.operator
-            if isinstance(operator, Linear) and operator.accumulation:
-                size = operator.magnitude(*(value[i] for i in node.inputs))
-                load.append((size if operator.bias is None else size + operator.bias.abs()).detach())
-            else:
-                load.append(None)
-        return Reach(value, tuple(load))
+        account = [loads(node, value) for node in network.nodes]
+        return Reach(value, tuple(load for load, _ in account), tuple(program for _, program in account))
 
     def take(self, index: Tensor) -> Reach:
         """The reach of the sets at `index`; one that serves all stays one."""
-        if len(self.value[0]) == 1:
-            return self
-        return Reach(tuple(v[index] for v in self.value), tuple(None if v is None else v[index] for v in self.load))
+        return self if len(self.value[0]) == 1 else take(self, index)
+
+
+def loads(node: Node, value: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """One node's entries in `Reach.load` and `Reach.program`, from the magnitudes of the nodes before."""
+    operator = node.operator
+    counts = isinstance(operator, Linear) and operator.accumulation > 0
+    if operator is None or not (counts or node.rounded):
+        return None, None
+    size = magnitudes(operator, *(value[i] for i in node.inputs)).detach()
+    return size if counts else None, program_error(operator, size) if node.rounded else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +136,9 @@ def backward(
             if keep:
                 kept[i] = a
         constant, moved, error = constant + step.shift, moved + step.moved, error + step.lost
+        off = reach.program[i]
+        if off is not None:
+            error = error + _charge(a, off)
         for j, part, value in zip(node.inputs, step.parts, values, strict=True):
             pending[j], lost = _joined(pending[j], part, value) if j in pending else (part, 0.0)
             error = error + lost
@@ -216,6 +223,12 @@ def _joined(a: Tensor, part: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     total = a + part
     with torch.no_grad():
         return total, gamma(ELEMENTWISE, a.dtype) * _dot(total.abs(), value)
+
+
+def _charge(a: Tensor, off: Tensor) -> Tensor:
+    """At least |a| off: what the errors of a node are worth to rows over it."""
+    with torch.no_grad():
+        return _dot(a.abs(), off) * (1 + gamma(math.prod(a.shape[2:]) + 4, a.dtype)) + tiny(a.dtype)
 
 
 def _underflow(a: Tensor, values: Sequence[Tensor]) -> Tensor:

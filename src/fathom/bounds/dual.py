@@ -13,6 +13,7 @@ Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,6 +104,7 @@ class Sketch:
         box = region.box()
         self.middle, self.radius = box.middle.float(), box.radius.float()
         self.low_end, self.high_end = box.lower.float(), box.upper.float()
+        self.program: dict[int, Tensor] = {}  # [sets, elements]: what the rigorous pass will subtract for the program's rounding
 
     def add(self, i: int, box: Box) -> Bend:
         """The nonlinear node i, with boxes [sets, *shape] for its input."""
@@ -116,6 +118,10 @@ class Sketch:
         self.bends[i] = Bend(i, operator.kink, at, columns, lines.lower_slope[0].float(), offset if bool(offset.any()) else None)
         self.size = columns.stop
         return self.bends[i]
+
+    def charge(self, program: Sequence[Tensor | None]) -> None:
+        """Count what a float32 program may be off by at each node [sets, *shape]: estimates without it promise too much."""
+        self.program = {i: flat(off, 1).float() for i, off in enumerate(program) if off is not None}
 
     def gather(self, boxes: dict[int, Box]) -> tuple[Tensor, Tensor]:
         """Lower and upper ends [sets, U], float64, of the loose neurons, from boxes for the inputs of the bends."""
@@ -264,6 +270,10 @@ class _Run:
             if a is None:
                 continue
             node = network.nodes[i]
+            off = self.sketch.program.get(i)
+            if off is not None:
+                size = flat(a, 2)[0].abs()
+                constant = constant - (size @ off[0] if len(off) == 1 else (size * off[self.dual.place]).sum(1))
             parts: tuple[Tensor, ...]
             if isinstance(node.operator, Linear):
                 bias = node.operator.bias

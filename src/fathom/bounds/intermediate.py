@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.affine import Forms, pays
-from fathom.bounds.backward import Reach, backward
+from fathom.bounds.backward import Reach, backward, loads
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.enclosure import image
 from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
-from fathom.core.rounding import down
+from fathom.core.rounding import down, up
 from fathom.core.value import flat, join
 from fathom.ops.dense import Dense
 from fathom.ops.sparse import Sparse
@@ -50,7 +51,8 @@ def tighten(
         network: in the dtype of the bounds.
         region: n sets.
         known: per node, boxes that hold already, from regions that contain these; only what they leave unstable is bounded again.
-        reach: the rounding account of a region that contains these; None computes it.
+        reach: the rounding account of a region that contains these; None computes it, and so does a float32 program, whose errors
+            are too large to be those of a larger region.
         memory: bytes of working tensors; the pass is cut into pieces that fit.
         late: asked between pieces; once it says so, what is left keeps its intervals, which are loose, and sound.
         bound: bounds the nodes whose boxes shape relaxations; by default the backward pass with default slopes.
@@ -60,34 +62,39 @@ def tighten(
     """
     value: list[Tensor] = []
     load: list[Tensor | None] = []
+    program: list[Tensor | None] = []
     boxes: list[Box] = []
     bending = bends(network)
+    reach = reach if network.arithmetic is Arithmetic.REAL else None
     box = region.box()
     forms = Forms(network, memory) if pays(network, box) else None
     if forms is not None and len(region) > 1:  # a form fills the memory
         return _one_by_one(network, region, known, reach, memory, late)
     for i, node in enumerate(network.nodes):
         operator = node.operator
-        box = region.box().to(torch.float64) if operator is None else image(operator, tuple(boxes[j] for j in node.inputs))
+        box = (
+            region.box().to(torch.float64)
+            if operator is None
+            else image(operator, tuple(boxes[j] for j in node.inputs), rounded=node.rounded)
+        )
         if known is not None and i in known:
             box = box.intersect(known[i])
         if forms is not None and not late():
             box = box.intersect(forms.step(i, boxes, box))
-        if i and isinstance(operator, Linear) and operator.accumulation and reach is None:
-            size = operator.magnitude(*(value[j] for j in node.inputs))
-            load.append((size if operator.bias is None else size + operator.bias.abs()).detach())
-        else:
-            load.append(None)
+        if reach is None:
+            mine = loads(node, value)
+            load.append(mine[0])
+            program.append(mine[1])
         boxes.append(box)
         value.append(box.magnitude.detach())
         if i in bending and i and forms is None:
-            account = reach or Reach(tuple(value), tuple(load))
+            account = reach or Reach(tuple(value), tuple(load), tuple(program))
             if bound is not None:
                 boxes[i] = bound(boxes, account, i, bending[i])
             else:
                 boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
             value[i] = boxes[i].magnitude.detach()
-    return boxes, reach or Reach(tuple(value), tuple(load))
+    return boxes, reach or Reach(tuple(value), tuple(load), tuple(program))
 
 
 def _one_by_one(
@@ -205,4 +212,9 @@ def _extremes(network: Network, region: Region, boxes: list[Box], reach: Reach, 
     bound = backward(network, boxes, reach, start, torch.cat([rows, -rows], 1))
     values, _ = bound.minimise(region)
     low, high = torch.split(values, index.shape[1], 1)
-    return down(low + shift), -down(high - shift)
+    low, high = down(low + shift), -down(high - shift)
+    off = reach.program[at] if start != at else None
+    if off is None:
+        return low, high
+    off = flat(off, 1).expand(len(index), -1).gather(1, index)
+    return down(low - off), up(high + off)

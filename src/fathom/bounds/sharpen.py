@@ -23,7 +23,7 @@ from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
 from fathom.core.region import Region
-from fathom.core.rounding import down
+from fathom.core.rounding import down, up
 from fathom.core.value import flat
 from fathom.ops.dense import Dense
 from fathom.ops.sparse import Sparse
@@ -76,6 +76,7 @@ def sharpen(
     sharpener = _Sharpener(network, region, steps, memory, late)
     boxes, reach = tighten(network, region, known, reach, memory, late, sharpener.bound)
     sharpener.grow(boxes, len(network.nodes))
+    sharpener.sketch.charge(reach.program)
     return Sharp(boxes, reach, sharpener.sketch, tuple(sharpener.slopes))
 
 
@@ -191,5 +192,9 @@ class _Rows:
             values = bound.minimise(self.region.take(twice))[0][:, 0]
         low, high = values.chunk(2)
         low, high = down(low + shift), -down(high - shift)
+        off = self.reach.program[self.at] if start != self.at else None
+        if off is not None:
+            mine = flat(off, 1)[place if len(off) > 1 else 0, element]
+            low, high = down(low - mine), up(high + mine)
         lower[place, element] = torch.maximum(lower[place, element], low)
         upper[place, element] = torch.minimum(upper[place, element], high)

@@ -23,6 +23,7 @@ from fathom.capture.unpack import unpack
 from fathom.capture.vnnlib.declarations import MOST_MONOMIALS, REAL, Declaration, Query, Tensor
 from fathom.capture.vnnlib.formula import Variable
 from fathom.capture.vnnlib.problem import MOST_NUMBERS
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Join, Network, Node, Port, Select, fork, identity
 from fathom.core.operator import Linear
@@ -30,8 +31,11 @@ from fathom.ops.dense import Dense
 from fathom.ops.pick import Pick
 
 
-def read_joint(query: Query, files: Mapping[str, str | Path] | str | Path) -> Captured:
+def read_joint(query: Query, files: Mapping[str, str | Path] | str | Path, arithmetic: Arithmetic = Arithmetic.REAL) -> Captured:
     """The networks of a query from the ONNX files given for them by name; where it needs just one, the file is enough.
+
+    Args:
+        arithmetic: what claims are to be about; the element type that the query has to declare its variables as.
 
     Raises:
         FathomError: a file is missing or not asked for, or a model is not what the query declares.
@@ -48,7 +52,7 @@ def read_joint(query: Query, files: Mapping[str, str | Path] | str | Path) -> Ca
             _check_isomorphic(declared, graphs[name], graphs[other])
         shown = tuple(_value(declared, tensor, graphs[name]) for tensor in declared.hidden)
         if (name, shown) not in known:
-            known[name, shown] = _read(sources[name], shown)
+            known[name, shown] = _read(sources[name], shown, arithmetic)
         captured, part = known[name, shown]
         _check_ports(declared, captured)
         start = declared.inputs[0].start
@@ -56,7 +60,7 @@ def read_joint(query: Query, files: Mapping[str, str | Path] | str | Path) -> Ca
         columns = query.columns[start : start + size]
         index = torch.tensor([v if v >= 0 else query.inputs + ~v for v in columns])
         parts.append((captured, part._replace(places=index)))
-    _check_types(query, [captured for captured, _ in parts])
+    _check_types(query, [captured for captured, _ in parts], arithmetic)
     plain = query.columns == tuple(range(query.inputs)) and not query.networks[0].hidden and not query.monomials
     return parts[0][0] if plain and len(parts) == 1 else _join(query, parts)
 
@@ -108,23 +112,24 @@ def _value(declared: Declaration, tensor: Tensor, graph: GraphProto) -> str:
     return value
 
 
-def _read(raw: bytes, shown: Sequence[str]) -> tuple[Captured, Part]:
+def _read(raw: bytes, shown: Sequence[str], arithmetic: Arithmetic) -> tuple[Captured, Part]:
     """The model with the values called `shown` behind its outputs."""
     nowhere = torch.zeros(0, dtype=torch.int64)
     if not shown:
-        captured = read_onnx(raw)
+        captured = read_onnx(raw, arithmetic)
         return captured, Part(captured.program, nowhere, None)
     # Messages laid end to end are merged by every protobuf reader: these outputs are added to the graph's own.
     more = GraphProto(output=[ValueInfoProto(name=name) for name in shown])
     exposed = raw + ModelProto(graph=more).SerializeToString()
-    captured = read_onnx(exposed)
+    captured = read_onnx(exposed, arithmetic)
     program, ports = captured.program, captured.program.outputs
     outputs, hidden = ports[: -len(shown)], ports[-len(shown) :]
     rest = [replace(port, start=port.start - hidden[0].start) for port in hidden]
+    assert isinstance(program, OnnxProgram)
     part = Part(
-        OnnxProgram(raw, program.inputs, outputs, program.dtype),
+        OnnxProgram(raw, program.inputs, outputs, program.dtype, program.level),
         nowhere,
-        OnnxProgram(exposed, program.inputs, rest, program.dtype),
+        OnnxProgram(exposed, program.inputs, rest, program.dtype, program.level),
     )
     return captured, part
 
@@ -155,7 +160,8 @@ def _check_ports(declared: Declaration, captured: Captured) -> None:
             raise FathomError(f"network {declared.name}: expected {word} as the model has them ({theirs}), got {mine}")
 
 
-def _check_types(query: Query, models: Sequence[Captured]) -> None:
+def _check_types(query: Query, models: Sequence[Captured], arithmetic: Arithmetic) -> None:
+    wanted = REAL if arithmetic is Arithmetic.REAL else arithmetic.value
     for declared, captured in zip(query.networks, models, strict=True):
         if captured.program.dtype != models[0].program.dtype:
             raise NotUnderstood(
@@ -163,11 +169,13 @@ def _check_types(query: Query, models: Sequence[Captured]) -> None:
                 f"{captured.program.dtype} for {declared.name}; convert one of them"
             )
         for tensor in declared.tensors:
-            if tensor.dtype != REAL:
+            if tensor.dtype != wanted:
                 raise NotUnderstood(
-                    f"expected variables of type {REAL}, got {tensor.name} of {tensor.dtype}: proofs are about real arithmetic "
-                    f"with the weights of the model file; declare all variables as {REAL} where that is enough"
+                    f"expected variables of type {wanted}, got {tensor.name} of {tensor.dtype}: proofs are about {arithmetic} "
+                    f"arithmetic with the weights of the model file; declare all variables as {REAL}, or all as float32"
                 )
+    if arithmetic is Arithmetic.FLOAT32 and query.monomials:
+        raise NotUnderstood("expected linear constraints for float32, got products of variables; declare all variables as real")
 
 
 def _join(query: Query, parts: Sequence[tuple[Captured, Part]]) -> Captured:

@@ -15,6 +15,7 @@ import torch
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 from torch import Tensor
 
+from fathom.capture.as_computed import as_computed, require_known_rounding
 from fathom.capture.captured import Captured
 from fathom.capture.condense import condense
 from fathom.capture.fold import fold, foldable
@@ -25,6 +26,7 @@ from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
 from fathom.capture.onnx_table import Array, Call, Value, described, table
 from fathom.capture.replay import probes, replay
 from fathom.capture.unpack import unpack
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import NotUnderstood
 from fathom.core.network import Network
 from fathom.ops.constant import Constant
@@ -39,10 +41,14 @@ Run = Mapping[str, Array]
 """What onnxruntime computed for one sample, by name."""
 
 
-def read_onnx(source: str | Path | bytes) -> Captured:
+def read_onnx(source: str | Path | bytes, arithmetic: Arithmetic | str = Arithmetic.REAL) -> Captured:
     """Read an ONNX model from a file (`.onnx`, or gzipped) or from its bytes.
 
     The network is what the model computes for one sample: a leading dimension that is symbolic or 1 is the batch, and is 1.
+
+    Args:
+        arithmetic: what claims are to be about. For `float32` the network keeps every operator of the file, and the program runs
+            without the optimisations that change weights.
 
     Returns:
         The deployed program (onnxruntime on these bytes) and the network, replayed against it node by node.
@@ -65,6 +71,12 @@ def read_onnx(source: str | Path | bytes) -> Captured:
     originals = {node.name: _stack(runs, node.name) for node in network.nodes if node.name in runs[0]}
     y = torch.cat([_stack(runs, name) for name in model.outputs], 1)
     replay(network, x, y, originals)
+    if Arithmetic(arithmetic) is Arithmetic.FLOAT32:
+        require_known_rounding(model, runs[0])
+        network = as_computed(network.freeze(torch.float64))
+        replay(network, x, y, originals)
+        plain = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return Captured(OnnxProgram(model.raw, network.inputs, network.outputs, model.dtype, plain), network)
     if foldable(network):
         network = fold(network.freeze(torch.float64))
         replay(network, x, y, {node.name: originals[node.name] for node in network.nodes if node.name in originals})

@@ -20,18 +20,26 @@ FATAL = 4
 
 
 class OnnxProgram(Program):
-    """onnxruntime on the CPU, with its default graph optimisations and one thread.
+    """onnxruntime on the CPU, with its default graph optimisations, or those asked for, and one thread.
 
     Samples run one at a time, whatever batch the model would take: matrix kernels round differently at different batch sizes,
     and a witness must fail in whatever company it is run again.
     """
 
-    def __init__(self, model: bytes, inputs: Sequence[Port], outputs: Sequence[Port], dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        inputs: Sequence[Port],
+        outputs: Sequence[Port],
+        dtype: torch.dtype,
+        level: onnxruntime.GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    ) -> None:
         """`model` is the uncompressed file; its SHA-256 is the digest."""
         self.model = model
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.dtype = dtype
+        self.level = level
         self.digest = hashlib.sha256(model).hexdigest()
 
     def __repr__(self) -> str:
@@ -56,7 +64,7 @@ class OnnxProgram(Program):
 
     @cached_property
     def _session(self) -> onnxruntime.InferenceSession:
-        return open_session(self.model, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+        return open_session(self.model, self.level)
 
 
 class Feeds:

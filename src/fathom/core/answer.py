@@ -40,7 +40,10 @@ class Reason(enum.Enum):
     NOT_PROVABLE = "the overseer or the model cannot be compiled, so only a search is possible; state the rule as linear rules"
     TOO_CLOSE = "the worst margin is so close to zero that rounding hides its sign; ask for a region a little smaller or larger"
     NOT_STARTED = "not worked on yet; give more seconds"
-    OUT_OF_DOMAIN = "as far as bounds can tell, a function in the network may have no value somewhere; ask for a smaller region"
+    OUT_OF_DOMAIN = (
+        "as far as bounds can tell, a function in the network may have no value somewhere, or float32 may overflow; ask for a "
+        "smaller region"
+    )
 
 
 REASONS = tuple(Reason)
@@ -146,7 +149,7 @@ class Cost:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """For each of n sets: `lower` <= worst margin <= `upper`, under `real` arithmetic."""
+    """For each of n sets: `lower` <= worst margin <= `upper`, under the arithmetic of the problem that they are about."""
 
     lower: Tensor  # [n] float64, rigorous; -inf where nothing is proved
     found: Witnesses

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import Witnesses
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.enclosure import enclose_point
 from fathom.core.errors import OutOfDomain
@@ -23,8 +24,9 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
 
     Returns:
         Witnesses of n rows. A candidate outside the deployed region is no candidate. Under `real`, the margin is enclosed
-        rigorously at exactly the rounded x; the deployed margin is that of the program itself. Where the region only
-        over-approximates what was asked for, no input of it is known to be one that was meant, so there are none.
+        rigorously at exactly the rounded x; the deployed margin is that of the program itself, and the only one under `float32`.
+        Where the region only over-approximates what was asked for, no input of it is known to be one that was meant, so there are
+        none.
     """
     x = x.detach().to(problem.program.dtype)
     outputs = sum(port.size for port in problem.program.outputs)
@@ -37,7 +39,7 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
     y = problem.program(x)
     deployed = here.overseer.margin(x.to(torch.float64), y.to(torch.float64)).to(torch.float64)
     lower, upper = torch.full_like(deployed, -torch.inf), torch.full_like(deployed, torch.inf)
-    if here.exact and here.spec is not None and here.network is not None:
+    if here.exact and here.spec is not None and here.network is not None and here.arithmetic is Arithmetic.REAL:
         real = _real_margins(here.spec, here.network.freeze(torch.float64), x)
         # An enclosure that overflowed is still a judgement, "not known to fail": it must not look like the lack of one.
         lower, upper = real.lower.clamp(min=-torch.finfo(torch.float64).max), real.upper

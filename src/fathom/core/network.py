@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.operator import Linear, Operator
 from fathom.core.value import fingerprint, floats_to, map_tensors
@@ -44,6 +45,7 @@ class Node:
     operator: Operator | None
     inputs: tuple[int, ...]
     shape: tuple[int, ...]  # of one sample
+    rounded: bool = False  # the float32 program computes this value, and claims are about what it computes
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,10 @@ class Select(Linear):
     start: int
     shape: tuple[int, ...]
     total: int
+
+    @property
+    def terms(self) -> int:
+        return 0
 
     @property
     def accumulation(self) -> int:
@@ -75,6 +81,10 @@ class Join(Linear):
     """Several values of `shapes`, flattened and laid end to end: how outputs become one flat vector."""
 
     shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def terms(self) -> int:
+        return 0
 
     @property
     def accumulation(self) -> int:
@@ -100,6 +110,11 @@ class Network:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     _digest: list[str] = field(default_factory=list, repr=False, metadata={"fingerprint": False})
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What bounds of this network are about."""
+        return Arithmetic.FLOAT32 if any(node.rounded for node in self.nodes) else Arithmetic.REAL
 
     @property
     def input_size(self) -> int:

@@ -23,6 +23,12 @@ class Operator(ABC):
     def __call__(self, *x: Tensor) -> Tensor:
         """The value [n, *out]; differentiable; in the dtype of x (weights are cast beforehand: `Network.to`)."""
 
+    @property
+    def terms(self) -> int | None:
+        """At most how many roundings go into one element as a float32 program computes it from the same weights, each relative to
+        the magnitudes that it is a sum of; 0 where it is exact, None where nothing is known. See `core.single`."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Linear(Operator):

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Network
 from fathom.core.overseer import Overseer
@@ -70,6 +71,11 @@ class Problem:
     def cases(self) -> int:
         """How many cases the sets make up."""
         return int(self.owner.max()) + 1 if len(self) else 0
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What proofs, brackets and failures of this problem are about."""
+        return Arithmetic.REAL if self.network is None else self.network.arithmetic
 
     @property
     def provable(self) -> bool:

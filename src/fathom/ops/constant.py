@@ -17,6 +17,10 @@ class Constant(Linear):
     value: Tensor
 
     @property
+    def terms(self) -> int:
+        return 0
+
+    @property
     def accumulation(self) -> int:
         return 1
 

@@ -31,6 +31,11 @@ class Conv(Linear):
     roundings: int = 0
 
     @property
+    def terms(self) -> int | None:
+        """None for weights that are not the program's own."""
+        return None if self.roundings else self.weight[0].numel() + (self.shift is not None)
+
+    @property
     def accumulation(self) -> int:
         return _accumulation(self.weight, self.groups) + self.roundings
 

@@ -20,6 +20,10 @@ class Dense(Linear):
     shift: Tensor | None = None
 
     @property
+    def terms(self) -> int:
+        return self.weight.shape[1] + (self.shift is not None)
+
+    @property
     def accumulation(self) -> int:
         return max(self.weight.shape) + 1
 
@@ -47,6 +51,10 @@ class LeftDense(Linear):
     """y = W x: `weight` [out, in]; x [n, ..., in, columns] -> y [n, ..., out, columns]."""
 
     weight: Tensor
+
+    @property
+    def terms(self) -> int:
+        return self.weight.shape[1]
 
     @property
     def accumulation(self) -> int:

@@ -17,6 +17,10 @@ class Reshape(Linear):
     after: tuple[int, ...]
 
     @property
+    def terms(self) -> int:
+        return 0
+
+    @property
     def accumulation(self) -> int:
         return 0
 
@@ -35,6 +39,10 @@ class Transpose(Linear):
     """Axis k of a sample of y is axis `order[k]` of x."""
 
     order: tuple[int, ...]
+
+    @property
+    def terms(self) -> int:
+        return 0
 
     @property
     def accumulation(self) -> int:

@@ -20,6 +20,10 @@ class Gather(Linear):
     index: Tensor
     size: int
 
+    @property
+    def terms(self) -> int:
+        return 0
+
     @cached_property
     def accumulation(self) -> int:
         return _fan_out(self.index)
@@ -53,6 +57,10 @@ class Pick(Linear):
     before: tuple[int, ...]
     index: Tensor
 
+    @property
+    def terms(self) -> int:
+        return 0
+
     @cached_property
     def accumulation(self) -> int:
         return _fan_out(self.index)
@@ -85,6 +93,10 @@ class Pad(Linear):
     pairs: tuple[tuple[int, int], ...]
 
     @property
+    def terms(self) -> int:
+        return 0
+
+    @property
     def accumulation(self) -> int:
         return 0
 
@@ -107,6 +119,10 @@ class Concat(Linear):
 
     axis: int
     sizes: tuple[int, ...]
+
+    @property
+    def terms(self) -> int:
+        return 0
 
     @property
     def accumulation(self) -> int:

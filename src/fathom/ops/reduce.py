@@ -22,6 +22,11 @@ class Reduce(Linear):
     divisor: int = 1
 
     @property
+    def terms(self) -> int | None:
+        """None for a mean: its sum may overflow where the mean does not, so the two are to be nodes of their own."""
+        return self.accumulation if self.divisor == 1 else None
+
+    @property
     def accumulation(self) -> int:
         return math.prod(self.before[axis] for axis in self.axes) + 1
 

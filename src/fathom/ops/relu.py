@@ -19,6 +19,10 @@ class Relu(Nonlinear):
     """max(x, 0)."""
 
     @property
+    def terms(self) -> int:
+        return 0
+
+    @property
     def kink(self) -> float | None:
         return 0.0
 
@@ -43,6 +47,10 @@ class LeakyRelu(Nonlinear):
             raise NotUnderstood(f"expected a leaky slope in [0, 1], got {self.slope!r}; capture.rewrite.prelu takes any")
 
     @property
+    def terms(self) -> int:
+        return 1
+
+    @property
     def kink(self) -> float | None:
         return 0.0
 
@@ -61,6 +69,10 @@ class LeakyRelu(Nonlinear):
 @dataclass(frozen=True, eq=False)
 class Abs(Nonlinear):
     """|x|."""
+
+    @property
+    def terms(self) -> int:
+        return 0
 
     @property
     def kink(self) -> float | None:

@@ -18,6 +18,11 @@ class Scale(Linear):
     roundings: int = 0
 
     @property
+    def terms(self) -> int | None:
+        """None for a factor that is not the program's own."""
+        return None if self.roundings else 1 + (self.shift is not None)
+
+    @property
     def accumulation(self) -> int:
         return 2 + self.roundings
 
@@ -43,6 +48,12 @@ class Divide(Linear):
     divisor: Tensor
 
     @property
+    def terms(self) -> int | None:
+        """Two, since it may multiply by the reciprocal; None where that may be subnormal or overflow."""
+        size = self.divisor.abs()
+        return 2 if bool(((size >= 2.0**-125) & (size <= 2.0**125)).all()) else None
+
+    @property
     def accumulation(self) -> int:
         return 1
 
@@ -62,6 +73,10 @@ class Shift(Linear):
 
     offset: Tensor
     sign: int = 1
+
+    @property
+    def terms(self) -> int:
+        return 1
 
     @property
     def accumulation(self) -> int:

@@ -16,6 +16,10 @@ class Sum(Linear):
     signs: tuple[int, ...]
 
     @property
+    def terms(self) -> int:
+        return len(self.signs) - 1
+
+    @property
     def accumulation(self) -> int:
         return len(self.signs)
 

@@ -58,7 +58,7 @@ def certificate(
         "format": FORMAT,
         "model": hashlib.sha256(model).hexdigest(),
         "property": hashlib.sha256(prop).hexdigest(),
-        "arithmetic": "real",
+        "arithmetic": problem.arithmetic.value,
         "relus": relus,
     }
     arrays: dict[str, Any] = {

@@ -112,7 +112,7 @@ class InputTree:
         spec = self.spec.take(owner)
         known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
         reach = self.reach.take(owner)
-        boxes, _ = tighten(self.network, region, known, reach, self.memory, self.late)
+        boxes, reach = tighten(self.network, region, known, reach, self.memory, self.late)
         margins = bound_margins(self.network, region, spec, boxes, reach)
         if parent is None:
             self.starts = margins.minimisers

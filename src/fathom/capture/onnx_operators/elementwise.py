@@ -47,7 +47,7 @@ def negative(call: Call) -> Value:
 
 @imports("LeakyRelu")
 def leaky_relu(call: Call) -> Value:
-    x, slope = call.value(), call.attribute("alpha", 0.01)
+    x, slope = call.value(), call.attribute("alpha", float(np.float32(0.01)))
     if 0 <= slope <= 1:
         return Value(call.add(LeakyRelu(slope), x.index), x.shape)
     return Value(rewrite.prelu(call.graph, call.name, x.index, call.number(slope)), x.shape)

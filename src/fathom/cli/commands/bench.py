@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from fathom.cli import FAILED, INTERRUPTED, app, complain
+from fathom.core.arithmetic import Arithmetic
 
 EPILOG = """[bold]Examples[/bold]
 
   fathom bench acasxu/ --timeout 60 --csv acasxu.csv
   fathom bench acasxu/ --timeout 60 --csv acasxu.csv --isolated
-  fathom bench acasxu/ --limit 5
+  fathom bench acasxu/ --limit 5 --arithmetic float32
 
 Exit codes: 0 every instance was run, and no verdict is against an expected one; 1 one is, or one was an error; 130 interrupted. \
 The same command with the same CSV file goes on where it was stopped, however it was.
@@ -36,6 +37,9 @@ def bench(
         Path | None,
         typer.Option("--certificates", metavar="DIR", help="Write the proof of every unsat there, and have it checked."),
     ] = None,
+    arithmetic: Annotated[
+        Arithmetic, typer.Option("--arithmetic", help="What answers are about: the real numbers, or the float32 program.")
+    ] = Arithmetic.REAL,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="K", help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Run a folder of verification instances; print a row each, then decided / total, disagreements and times.
@@ -50,7 +54,16 @@ def bench(
 
     if certificates is not None:
         require_folder(certificates, "the certificates")
-    job = Bench(folder, seconds=timeout, limit=limit, out=csv, isolated=isolated, seed=seed, certificates=certificates)
+    job = Bench(
+        folder,
+        seconds=timeout,
+        limit=limit,
+        out=csv,
+        isolated=isolated,
+        seed=seed,
+        certificates=certificates,
+        arithmetic=arithmetic.value,
+    )
     if job.rows:
         complain(f"{len(job.rows)} of {job.total} instances are taken over from {csv}")
     stopped = False

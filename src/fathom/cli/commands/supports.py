@@ -29,8 +29,8 @@ CAPABILITIES: dict[str, tuple[str, ...] | Callable[[], tuple[str, ...]]] = {
     # What the importer itself says, which takes the second of its import.
     "--onnx-opset-versions": _opsets,
     "--onnx-operators": _operators,
-    # Proofs are about the file's weights in real arithmetic. Those of the float32 program would be another claim.
-    "--onnx-element-types": ("real",),
+    # What a query may declare its variables as: proofs are about the file's weights over the reals, or the float32 program.
+    "--onnx-element-types": ("real", "float32"),
     "--vnnlib-versions": ("1.0", "2.0"),
     "--hidden-node-theories": ("NH", "H"),
     "--multiple-input-output-theories": ("SIO", "MIO"),

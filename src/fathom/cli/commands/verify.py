@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fathom.cli import app, complain
+from fathom.core.arithmetic import Arithmetic
 
 EPILOG = """[bold]Examples[/bold]
 
@@ -17,11 +18,13 @@ EPILOG = """[bold]Examples[/bold]
   fathom verify prop_1.vnnlib.gz --network N=acasxu_1_1.onnx.gz
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --serialise-assignments out/
   fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --certificate proof.npz
+  fathom verify prop_1.vnnlib --network acasxu_1_1.onnx --arithmetic float32
   fathom verify same.vnnlib --network teacher=large.onnx --network student=small.onnx
 
 sat: the deployed program (onnxruntime) and the network over the real numbers both meet the property at the assignment printed. \
 unsat: no input over the real numbers meets it. unknown: rounding hides the answer, or the method has no more to try. \
-timed-out: the limit was reached; more time may help.
+timed-out: the limit was reached; more time may help. With --arithmetic float32, sat and unsat are about the float32 program \
+alone: its own output meets the property; or it cannot, in whatever order it sums, with or without fused multiply-add.
 """
 
 
@@ -49,6 +52,15 @@ def verify(
         Path | None,
         typer.Option("--certificate", metavar="FILE", help="Write the proof of an unsat there, and have it checked."),
     ] = None,
+    arithmetic: Annotated[
+        Arithmetic | None,
+        typer.Option(
+            "--arithmetic",
+            show_default=False,
+            help="What the answer is about: the network over the real numbers, or its float32 program, under any order of "
+            "summation. By default what a VNN-LIB 2 property declares, else real.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="K", help="Of everything drawn at random.")] = 0,
 ) -> None:
     """Decide one VNN-LIB property: is there an input that meets it?
@@ -59,7 +71,7 @@ def verify(
         raise typer.BadParameter(f"expected seconds, got {timeout}", param_hint="--timeout")
     began = time.monotonic() if context.obj is None else context.obj  # when the process started, where the command is all it does
     left = None if timeout is None or math.isinf(timeout) else timeout - (time.monotonic() - began)
-    _answer(_files(network), prop, left, serialise, certificate, competition=competition, seed=seed)
+    _answer(_files(network), prop, left, serialise, certificate, arithmetic, competition=competition, seed=seed)
 
 
 def _answer(
@@ -68,6 +80,7 @@ def _answer(
     left: float | None,
     serialise: Path | None,
     certificate: Path | None,
+    arithmetic: Arithmetic | None,
     *,
     competition: bool,
     seed: int,
@@ -87,7 +100,7 @@ def _answer(
         from fathom.capture.vnnlib import Style, assignment
         from fathom.capture.vnnlib import serialise as write
 
-        result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate)
+        result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate, arithmetic)
     typer.echo(result.verdict)
     if result.witness is not None:
         x, y, *variables = result.assignment
@@ -99,7 +112,7 @@ def _answer(
             typer.echo(assignment(x, y, Style.STANDARD, *variables))
     peak = peak_mib()
     memory = "" if peak is None else f", at most {peak} MiB"
-    for line in (f"{result.reason}; {result.seconds:.2f} s{memory}, arithmetic: real", *result.notes()):
+    for line in (f"{result.reason}; {result.seconds:.2f} s{memory}, arithmetic: {result.arithmetic}", *result.notes()):
         complain(line)
 
 
