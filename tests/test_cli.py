@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
@@ -22,6 +23,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from typer.main import get_command
 
+from fathom.cli.memory import loading
 from tests.command import ROOT, Outcome, arguments, environment, fathom, write_data, write_model, write_property
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -546,3 +548,29 @@ def test_too_little_memory_is_said_in_words(folder: Path, monkeypatch: pytest.Mo
     result = fathom("verify", "sat.vnnlib", "--network", "model.onnx", folder=folder)
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("fathom: there is not enough memory")
+
+
+def test_the_collector_rests_while_modules_load_and_no_longer() -> None:
+    assert gc.isenabled()
+    try:
+        with pytest.raises(ImportError), loading():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0
+        gc.disable()
+        with loading():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()
+
+
+def test_what_was_printed_is_whole_though_nothing_is_collected_at_the_end(folder: Path) -> None:
+    command = arguments("verify", "sat.vnnlib", "--network", "model.onnx")
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[:2] == ["sat", "X float32 [1,4]"]
+    assert lines[6] == "Y float32 [1,3]"
+    assert len(lines) == 10

@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import typer  # noqa: E402
 
-from fathom.cli.memory import keep_freed_memory  # noqa: E402
+from fathom.cli.memory import keep_freed_memory, leave_unreached_objects  # noqa: E402
 from fathom.core.errors import FathomError  # noqa: E402
 
 FAILED = 1  # an error that the text explains; USAGE, 2, is typer's
@@ -74,6 +74,7 @@ def complain(text: str) -> None:
 def main() -> None:
     """The entry point of `fathom`."""
     keep_freed_memory()
+    leave_unreached_objects()
     from fathom.cli import commands
 
     commands.load()

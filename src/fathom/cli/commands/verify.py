@@ -85,7 +85,7 @@ def _answer(
     competition: bool,
     seed: int,
 ) -> None:
-    from fathom.cli.memory import peak_mib
+    from fathom.cli.memory import loading, peak_mib
     from fathom.cli.outputs import require_file, require_folder
     from fathom.cli.progress import working
     from fathom.cli.watchdog import Watchdog
@@ -96,9 +96,10 @@ def _answer(
     if certificate is not None:
         require_file(certificate, "the certificate")
     with Watchdog(left), working(f"verifying {prop.name}"):
-        from fathom.audits.verify import verify as run
-        from fathom.capture.vnnlib import Style, assignment
-        from fathom.capture.vnnlib import serialise as write
+        with loading():
+            from fathom.audits.verify import verify as run
+            from fathom.capture.vnnlib import Style, assignment
+            from fathom.capture.vnnlib import serialise as write
 
         result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate, arithmetic)
     typer.echo(result.verdict)
