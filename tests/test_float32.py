@@ -20,6 +20,7 @@ from onnx import TensorProto
 from torch import Tensor
 
 from fathom.attacks.gradient import Gradient
+from fathom.audits.engine import audit
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.verify import Verification, verify
 from fathom.bounds.alpha import AlphaCrown
@@ -29,18 +30,20 @@ from fathom.bounds.intermediate import tighten
 from fathom.bounds.interval import Interval
 from fathom.bounds.sharpen import sharpen
 from fathom.capture.onnx_file import read_onnx
-from fathom.core.answer import Answers, ContradictionError
+from fathom.casebook.store import Casebook
+from fathom.core.answer import Answers, ContradictionError, Verdict
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget, Goal
 from fathom.core.confirm import confirm
 from fathom.core.enclosure import enclose
-from fathom.core.errors import NotUnderstood
+from fathom.core.errors import FathomError, NotUnderstood
 from fathom.core.network import Network
 from fathom.core.operator import Linear
 from fathom.core.problem import Problem
 from fathom.core.single import magnitudes, program_error
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.targeted import Targeted
 from fathom.prove.branch import BranchAndBound
 from fathom.prove.input_split import InputTree
 from fathom.prove.phase_split import PhaseTree
@@ -485,3 +488,47 @@ def test_a_proof_beside_a_failure_of_the_program_is_a_contradiction() -> None:
     problem = Problem.make(captured.program, captured.network, region, LinearRules.make([[1.0]], [-0.5]))
     with pytest.raises(ContradictionError, match="float32 program"):
         Portfolio(bounds=(Liar(),), opening=Gradient(steps=0, restarts=0), longer=None).solve(problem, Budget(seconds=5))
+
+
+# Audits.
+
+
+def swallowed() -> bytes:
+    """(x + 1e8) - 1e8 over the one output, and 0.5 over the other: over the reals the first is the greater for x >= 1."""
+    weight, half = f(1, 0)[None], np.array([HUGE, 0.5], np.float32)
+    return model(gemm("a", "x", weight, half), op("Sub", "a", f(HUGE, 0)), x=(1, 1)).SerializeToString()
+
+
+def test_audits_of_both_arithmetics_share_a_casebook_and_no_bracket(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(swallowed())
+    region = BoxRegion(torch.ones(1, 1).double(), torch.full((1, 1), 2.0).double())
+    judge = Targeted(target=torch.tensor([1]), classes=2)
+    results = [
+        audit(tmp_path / "model.onnx", region, judge, budget=Budget(seconds=10), casebook=tmp_path / "cases.db", arithmetic=way)
+        for way in ("real", "float32", "real", "float32")
+    ]
+    assert [r.answers.verdict(0).value for r in results] == ["proved", "broken", "proved", "broken"]
+    assert [r.arithmetic for r in results] == ["real", "float32"] * 2
+    assert [r.to_json()["arithmetic"] for r in results[:2]] == ["real", "float32"]
+    assert results[0].digests == results[2].digests != results[1].digests == results[3].digests
+    assert "float32 arithmetic" in results[1].lines()[0] and "arithmetic" not in results[0].lines()[0]
+    assert "float32 program" in results[1].limits[0]
+    with Casebook.open(tmp_path / "cases.db") as book:
+        assert [(case.arithmetic, case.verdict) for case in book.cases()] == [
+            ("real", Verdict.PROVED),
+            ("float32", Verdict.BROKEN),
+        ]
+
+
+def test_audits_refuse_what_they_cannot_say_about_float32(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(swallowed())
+    region, judge = BoxRegion(torch.ones(1, 1).double(), torch.ones(1, 1).double()), Targeted(target=torch.tensor([1]), classes=2)
+    captured = read_onnx(tmp_path / "model.onnx", "float32")
+    assert audit(captured, region, judge, budget=Budget(seconds=5)).arithmetic == "float32"
+    for asked_of, more in (
+        (captured, {"arithmetic": "real"}),
+        (torch.nn.Linear(1, 2), {"arithmetic": "float32"}),
+        (captured, {"certificates": tmp_path / "proofs"}),
+    ):
+        with pytest.raises(FathomError, match="float32"):
+            audit(asked_of, region, judge, budget=Budget(seconds=5), **more)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from fathom.audits.portfolio import Portfolio
 from fathom.audits.result import AuditResult
 from fathom.capture.captured import Captured
 from fathom.core.answer import Answers
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
@@ -62,6 +63,7 @@ def audit(
     labels: Labels | None = None,
     watch: Watcher = unwatched,
     certificates: str | Path | None = None,
+    arithmetic: Arithmetic | str | None = None,
 ) -> AuditResult:
     """Bracket the worst margin of a model over every set of a region.
 
@@ -77,19 +79,22 @@ def audit(
         watch: told the brackets as they tighten.
         certificates: a folder for the proved cases as `model.onnx`, `problem.json` and `certificate.npz`, which the independent
             checker then reads. Bounds that an earlier audit stored are proved again.
+        arithmetic: "real" or "float32": what brackets are about. None: what the model was captured for, and else "real".
 
     Returns:
         For every case the bracket, the witness, the claim and the cost. Interrupted, it returns what it has so far.
 
     Raises:
         FathomError: a model that is not understood, or parts that do not fit together; or certificates are asked of a solver that
-            keeps no record.
+            keeps no record, or about the float32 program, which an exported copy of the model is not.
     """
     began = time.monotonic()
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
-    captured = _captured(model, region, shape)
+    captured = _captured(model, region, shape, arithmetic)
+    if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
+        raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
     problem = Problem.make(captured.program, captured.network, region, overseer)
     points = (_centres(region) if clean is None else clean.flatten(1)).to(captured.program.dtype)
     if points.shape != (len(problem), region.size):
@@ -119,16 +124,26 @@ def _recording(solver: Solver, certificates: str | Path | None) -> tuple[Solver,
     return replace(solver, records=records), records
 
 
-def _captured(model: nn.Module | Captured | str | Path, region: Region, shape: tuple[int, ...] | None) -> Captured:
+def _captured(
+    model: nn.Module | Captured | str | Path,
+    region: Region,
+    shape: tuple[int, ...] | None,
+    arithmetic: Arithmetic | str | None,
+) -> Captured:
+    wanted = None if arithmetic is None else Arithmetic(arithmetic)
     if isinstance(model, Captured):
+        if wanted not in (None, model.network.arithmetic):
+            raise FathomError(f"expected a model captured for {wanted}, got one for {model.network.arithmetic}; read it again")
         return model
     if isinstance(model, nn.Module):
+        if wanted is Arithmetic.FLOAT32:
+            raise FathomError("expected an ONNX file for proofs about float32, got a module; export it first")
         from fathom.capture.torch_module import capture_module
 
         return capture_module(model, shape or (region.size,), live=False)
     from fathom.capture.onnx_file import read_onnx
 
-    return read_onnx(model)
+    return read_onnx(model, wanted or Arithmetic.REAL)
 
 
 def _centres(region: Region) -> Tensor:
@@ -207,6 +222,7 @@ def describe(
         recipe=labels.recipe,
         versions=versions(),
         casebook=casebook,
+        arithmetic=problem.arithmetic.value,
         measure="accuracy under attack" if labelled else "share of cases that hold",
         classes=labels.classes or (tuple(map(str, range(y.shape[1]))) if labelled else ()),
         features=labels.features,
@@ -234,7 +250,10 @@ def _limits(problem: Problem, *, casebook: str, check: Check | None = None) -> t
     elif check is not None:
         proofs = f"Proofs are unchecked: {check.words}."
     limits = [
-        "Proofs are about the model's weights in real arithmetic; the deployed program rounds, and may differ by that.",
+        "Proofs are about the model's weights in real arithmetic; the deployed program rounds, and may differ by that."
+        if problem.arithmetic is Arithmetic.REAL
+        else "Proofs and failures are about the float32 program, run without optimisations that change weights; proofs hold for "
+        "any order of summation, but not for Winograd or FFT convolutions, TF32 or bfloat16.",
         "Nothing is said about inputs outside the region, nor about cases that were not audited.",
         proofs,
     ]

@@ -160,7 +160,8 @@ class AuditResult:
         """What the command prints: the question, the counts and the bracket, the worst point, the files written."""
         counts, worst = self.counts, self.worst
         wrong = f"{counts.already_wrong} already wrong when clean"
-        asked = f"{self.title}, {len(self)} {'case' if len(self) == 1 else 'cases'} ({wrong}), {self.region}, {self.overseer}"
+        judged = self.overseer if self.arithmetic == "real" else f"{self.overseer}, {self.arithmetic} arithmetic"
+        asked = f"{self.title}, {len(self)} {'case' if len(self) == 1 else 'cases'} ({wrong}), {self.region}, {judged}"
         tally = f"proved {counts.proved}   broken {counts.broken}   unknown {counts.unknown}"
         found = f"{tally}      {self.measure} is {self.share_words}"
         written = "   ".join(name for name in (report, self.casebook) if name)

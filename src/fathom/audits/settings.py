@@ -168,6 +168,7 @@ class Settings:
     casebook: Annotated[Path, keys.writable] = Path("casebook.db")
     report: Annotated[Path, keys.writable] = Path("report.html")
     seed: Annotated[int, keys.whole(0)] = 0
+    arithmetic: Annotated[str, keys.choice("real", "float32")] = "real"
 
     def __post_init__(self) -> None:
         if self.data is None and self.region.kind != "box":

@@ -10,6 +10,7 @@ from torch import Tensor
 from fathom.audits.data import Data, read_data
 from fathom.audits.settings import Factory, OverseerSettings, RegionSettings, Settings
 from fathom.capture.captured import Captured
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.region import Region
@@ -52,10 +53,14 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
             module = load_torch(str(settings.model))
         except SystemExit as end:  # raised by the user's code
             raise FathomError(f"expected {settings.model} to make a module, but it ends the process: {end!r}") from end
+        if settings.arithmetic != Arithmetic.REAL:
+            raise FathomError(
+                f"expected an ONNX file for {settings.arithmetic} arithmetic, got {settings.model}; export it first"
+            )
         return capture_module(module, shape, live=False)
     from fathom.capture.onnx_file import read_onnx
 
-    return read_onnx(settings.model)
+    return read_onnx(settings.model, settings.arithmetic)
 
 
 def read_samples(settings: Settings) -> Data | None:

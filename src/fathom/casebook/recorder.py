@@ -198,7 +198,11 @@ class Recorder:
         for i, (lower, upper, deployed), broken, reason, cost in zip(indices, *(part.tolist() for part in parts)):
             row = rows[self._ids[i]]
             if lower > proved(row):
-                row |= {"lower": lower, "lower_run": self._run, "seal": seal(row["case_digest"], row["place"], lower)}
+                row |= {
+                    "lower": lower,
+                    "lower_run": self._run,
+                    "seal": seal(row["case_digest"], row["place"], row["arithmetic"], lower),
+                }
             if upper < number(row["upper"]) or deployed < number(row["deployed"]):
                 row |= {"upper": min(upper, row["upper"]), "deployed": min(deployed, row["deployed"]), "found_run": self._run}
             row["broken"] = int(row["broken"] or broken)

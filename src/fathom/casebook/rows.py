@@ -20,14 +20,10 @@ from fathom.core.problem import Problem
 Row = dict[str, Any]
 E = TypeVar("E", bound=enum.Enum)
 
-ARITHMETIC = "real"
-"""What `Answers` brackets; a bound under another arithmetic is another row, never merged with these."""
-
 OPEN: Row = {"lower": -torch.inf, "upper": torch.inf, "verdict": "unknown"}
 """A case of a run of which nothing is known."""
 
 _NEW_SET: Row = {
-    "arithmetic": ARITHMETIC,
     "lower": -torch.inf,
     "upper": torch.inf,
     "deployed": torch.inf,
@@ -56,9 +52,9 @@ def number(value: object) -> float:
     return float(value)
 
 
-def seal(digest: str, place: int, lower: float) -> str:
-    """A checksum that binds a proved bound to its set. It finds accidents, not forgers."""
-    return hashlib.sha256(f"{digest} {place} {ARITHMETIC} {lower!r}".encode()).hexdigest()[:16]
+def seal(digest: str, place: int, arithmetic: str, lower: float) -> str:
+    """A checksum that binds a proved bound to its set, and to what it holds under. It finds accidents, not forgers."""
+    return hashlib.sha256(f"{digest} {place} {arithmetic} {lower!r}".encode()).hexdigest()[:16]
 
 
 def proved(row: Mapping[str, Any]) -> float:
@@ -68,7 +64,7 @@ def proved(row: Mapping[str, Any]) -> float:
         CasebookError: it is not what was stored.
     """
     lower = number(row["lower"])
-    if row["seal"] != seal(row["case_digest"], row["place"], lower):
+    if row["seal"] != seal(row["case_digest"], row["place"], row["arithmetic"], lower):
         which = f"set {row['place']} of case {row['case_digest'][:12]}"
         raise CasebookError(f"expected the lower bound of {which} as it was stored, got {lower!r}; {DAMAGED}")
     return lower
@@ -139,8 +135,9 @@ def add_cases(connection: Connection, problem: Problem, digests: Sequence[str], 
         part = problem.take(torch.tensor(members))
         texts = {"region": _describe(part.written), "overseer": _describe(part.overseer)}
         cases.append({"digest": digests[case], "program": problem.program.digest, "created": moment} | texts)
-        new = {"case_digest": digests[case], "updated": moment} | _NEW_SET
-        seals = [seal(digests[case], place, -torch.inf) for place in range(len(members))]
+        way = problem.arithmetic.value  # part of the digest too, so that a case has sets of one arithmetic
+        new = {"case_digest": digests[case], "arithmetic": way, "updated": moment} | _NEW_SET
+        seals = [seal(digests[case], place, way, -torch.inf) for place in range(len(members))]
         rows.extend(new | {"place": place, "seal": check} for place, check in enumerate(seals))
     execute_many(connection, insert(CASES), cases)
     execute_many(connection, insert(SETS), rows)
@@ -157,7 +154,7 @@ def set_ids(connection: Connection, sets: Sequence[tuple[str, int]]) -> list[int
     Raises:
         CasebookError: one is not there.
     """
-    query = select(SETS.c.case_digest, SETS.c.place, SETS.c.id).where(SETS.c.arithmetic == ARITHMETIC)
+    query = select(SETS.c.case_digest, SETS.c.place, SETS.c.id)
     rows = among(connection, query, SETS.c.case_digest, (digest for digest, _ in sets))
     ids = {(row.case_digest, row.place): row.id for row in rows}
     missing = set(sets) - ids.keys()
@@ -169,8 +166,7 @@ def set_ids(connection: Connection, sets: Sequence[tuple[str, int]]) -> list[int
 
 def copy_brackets(connection: Connection, run: int, digests: Iterable[str]) -> None:
     """Brings a run's own account of the brackets of its cases up to date."""
-    query = select(BRACKETS).where(BRACKETS.c.arithmetic == ARITHMETIC)
-    found = among(connection, query, BRACKETS.c.case_digest, digests)
+    found = among(connection, select(BRACKETS), BRACKETS.c.case_digest, digests)
     rows = [{"case": row.case_digest} | {f"new_{name}": row._mapping[name] for name in OPEN} for row in found]
     mine = (RUN_CASES.c.run == run) & (RUN_CASES.c.case_digest == bindparam("case"))
     execute_many(connection, update(RUN_CASES).where(mine).values({name: bindparam(f"new_{name}") for name in OPEN}), rows)

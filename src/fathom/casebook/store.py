@@ -121,7 +121,7 @@ class Casebook:
         Raises:
             CasebookError: the file cannot be read, or what it holds is not what was stored.
         """
-        for row in self._rows(select(SETS.c.case_digest, SETS.c.place, SETS.c.lower, SETS.c.seal)):
+        for row in self._rows(select(*(SETS.c[name] for name in ("case_digest", "place", "arithmetic", "lower", "seal")))):
             proved(row._mapping)
         mine = RUN_CASES.c.case_digest == CASES.c.digest
         latest = select(RUN_CASES.c.title).where(mine).order_by(RUN_CASES.c.run.desc(), RUN_CASES.c.place).limit(1)

@@ -98,8 +98,8 @@ class Problem:
         return (self.owner == case).nonzero()[:, 0]
 
     def digests(self) -> list[str]:
-        """One SHA-256 a case, over the bytes of program, sets and judges: equal digests, equal questions."""
-        shared = self.program.digest
+        """One SHA-256 a case, over the bytes of program, sets and judges, and the arithmetic: equal digests, equal questions."""
+        shared = self.program.digest + ("" if self.arithmetic is Arithmetic.REAL else f" {self.arithmetic}")
         per_set = [fingerprint((self.written.take(one), self.overseer.take(one))) for one in torch.arange(len(self))[:, None]]
         digests = []
         for case in range(self.cases):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fathom.cli import FAILED, INTERRUPTED, app, complain
+from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ FLAGS = {
     "casebook": "--casebook",
     "report": "--report",
     "seed": "--seed",
+    "arithmetic": "--arithmetic",
 }
 """How a user of flags knows the keys of audit.toml."""
 
@@ -72,6 +74,10 @@ def audit(
     span: Annotated[tuple[float, float] | None, asked("--range", metavar="LO HI", help="Inputs stay between LO and HI.")] = None,
     limit: Annotated[int | None, asked("--limit", metavar="N", help="The first N cases only.")] = None,
     anyway: Annotated[bool, asked("--anyway", help="Go on, whatever the inspection of model and data says.")] = False,
+    arithmetic: Annotated[
+        Arithmetic | None,
+        asked("--arithmetic", show_default=False, help=f"Whether over the reals, or of the float32 program. {default('real')}"),
+    ] = None,
     seed: Annotated[int | None, asked("--seed", metavar="K", help=f"Of all that is drawn at random. {default(0)}")] = None,
     seconds: Annotated[float | None, spent("--seconds", metavar="S", help=f"Of the whole audit. {default(60)}")] = None,
     case_seconds: Annotated[float | None, spent("--case-seconds", metavar="S", help="Of a case in branch and bound.")] = None,
@@ -98,6 +104,7 @@ def audit(
         "region": _region(linf=linf, l2=l2, l1=l1, span=span),
         "budget": {"total_seconds": seconds, "case_seconds": case_seconds, "case_boxes": case_boxes},
         "seed": seed,
+        "arithmetic": None if arithmetic is None else arithmetic.value,
         "report": None if report is None else str(report),
         "casebook": None if casebook is None else str(casebook),
     }

@@ -35,7 +35,7 @@ def cases(
 ) -> None:
     """List the cases of a casebook: verdict, bracket on the worst margin, title, and the start of the digest.
 
-    The bracket is over all runs that wrote into this casebook, and holds under real arithmetic. A case that
+    The bracket is over all runs that wrote into this casebook, and holds under the arithmetic of the case. A case that
     fails already when clean is broken here, with the clean input as its witness.
     """
     if not casebook.is_file():
@@ -66,9 +66,10 @@ def _table(known: list[Case]) -> list[str]:
     from fathom.audits.numbers import at_least, at_most
     from fathom.audits.result import plain
 
+    titles = [case.title if case.arithmetic == "real" else f"{case.title} ({case.arithmetic} arithmetic)" for case in known]
     rows = [
-        (case.verdict.value, f"[{at_least(case.lower)}, {at_most(case.upper)}]", case.digest[:12], plain(case.title))
-        for case in known
+        (case.verdict.value, f"[{at_least(case.lower)}, {at_most(case.upper)}]", case.digest[:12], plain(title))
+        for case, title in zip(known, titles, strict=True)
     ]
     width = max((len(row[1]) for row in rows), default=0)
     counts = [f"{word} {sum(row[0] == word for row in rows)}" for word in ("proved", "broken", "unknown")]

@@ -20,6 +20,8 @@ class Rounding(Panel):
     def body(self, result: AuditResult) -> Markup:
         found = result.answers.found
         cases = result.rounding_failure.nonzero()[:, 0].tolist()
+        if result.arithmetic != "real":
+            return paragraph(f"None: failures and proofs are about the {result.arithmetic} program, rounding included.")
         if not cases:
             return paragraph(_none(int((found.known & found.judged_real).sum())))
         rows = [
