@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fathom_checker.bounds import Bounder
-from fathom_checker.certificate import BOX, LEAF, PHASE, read_certificate
+from fathom_checker.certificate import BOX, LEAF, PHASE, read_certificate, unpack
 from fathom_checker.model import read_model
 from fathom_checker.numbers import Numbers, below
 from fathom_checker.tree import Walk
@@ -108,12 +108,13 @@ def grow(
     """Header and arrays of a certificate of these trees, by splitting open leaves; None where the rounds do not suffice."""
     roots = [Node(flags=flags) for _ in boxes]
     numbers = Numbers(exact)
-    network = read_model(model, numbers)
-    head = header(model, property, list(network.bends), arithmetic)
+    real = arithmetic == "real"
+    relus = list(read_model(model, numbers, real=real).bends)
+    head, network = header(model, property, relus, arithmetic), read_model(model, numbers, relus, real=real)
     for _ in range(rounds):
         parts = arrays(boxes, specs, of, roots)
-        file = read_certificate(packed(head, parts), network.inputs, network.outputs, network.neurons)
-        bounder = Bounder(network.numbered(head["relus"]), numbers, None, 1 << 26, single=arithmetic == "float32")
+        file = read_certificate(unpack(packed(head, parts))[1], network.inputs, network.outputs, network.neurons)
+        bounder = Bounder(network, numbers, None, 1 << 26, single=not real)
         walk = _Tried(file, bounder)
         walk.open = []
         with np.errstate(all="ignore"):

@@ -73,28 +73,27 @@ def test_a_proof_is_written_with_every_split(tmp_path: Path, way: str, seed: int
         assert parts["kind"][0] == CLAUSE
         records = parts["index"][parts["kind"] == 0]
         assert sorted(records[records >= 0]) == [*range(len(parts["record_slopes"]))]
-        assert parts["slope_table"].shape == (len(parts["record_slopes"]), 24)
-        assert len(parts["multipliers"]) == parts["multiplier_start"][-1]
+        assert parts["record_slopes"].shape[1] == 24
+        assert len(parts["multipliers"]) == len(parts["multiplier_record"]) == len(parts["multiplier_neuron"])
         assert (parts["multipliers"] >= 0).all()
 
 
-def test_multipliers_stand_in_the_order_of_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_multipliers_belong_to_neurons_that_are_split_above_their_leaf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(branch, "FEW_INPUTS", 0)
     for seed in range(8):
         _, out = proved(tmp_path, seed)
         parts = load(out)
         if (parts["kind"] == PHASE).sum() > 2:
             break
-    kind, start = parts["kind"], parts["multiplier_start"]
-    clauses = int(parts["row_clause"].max()) + 1
-    children = np.choose(kind, [0, 2, 2, clauses])
-    parent = np.repeat(np.arange(len(kind)), children)
-    depth = {0: 0}
-    for child, mother in enumerate(parent, 1):
-        depth[child] = depth[int(mother)] + int(kind[mother] == PHASE)
-    for leaf in np.flatnonzero((kind == 0) & (parts["index"] >= 0)):
-        record = parts["index"][leaf]
-        assert start[record + 1] - start[record] == depth[int(leaf)]
+    kind, index = parts["kind"], parts["index"]
+    parent = np.repeat(np.arange(len(kind)), np.select([kind == 0, kind == CLAUSE], [0, index], 2))
+    split: dict[int, set[int]] = {0: set()}
+    for child, mother in enumerate(parent.tolist(), 1):
+        split[child] = split[mother] | ({int(index[mother])} if kind[mother] == PHASE else set())
+    assert len(parts["multipliers"])
+    leaf = {int(index[i]): i for i in np.flatnonzero((kind == 0) & (index >= 0))}
+    for record, neuron in zip(parts["multiplier_record"].tolist(), parts["multiplier_neuron"].tolist(), strict=True):
+        assert neuron in split[leaf[record]]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -274,7 +273,7 @@ def test_slopes_of_inner_bounds_are_written_and_needed(tmp_path: Path, monkeypat
     assert answer.verdict == "unsat" and answer.check is not None and answer.check.accepted, answer.check
     parts = load(out)
     count = len(parts["inner_neuron"])
-    assert count and parts["inner_slopes"].shape == (2 * count, 24) and (parts["inner_neuron"] >= 12).all()
+    assert count and parts["inner_slopes"].shape == (count, 2, 24) and (parts["inner_neuron"] >= 12).all()
     model, prop = tmp_path / "model.onnx", tmp_path / "rule.vnnlib"
 
     def again(**changed: np.ndarray) -> int:

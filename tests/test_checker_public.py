@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fathom_checker.bounds import Bounder
-from fathom_checker.certificate import read_certificate
+from fathom_checker.certificate import read_certificate, unpack
 from fathom_checker.model import Model, read_model
 from fathom_checker.numbers import Numbers
 from fathom_checker.question import Question, require_answered
@@ -41,7 +41,7 @@ INSTANCES = [pair for family in ("acasxu", "rl_benchmarks", "safenlp") for pair 
 def judged(network: Model, question: Question, head: dict[str, Any], parts: dict[str, Any]) -> float:
     """The bound that a rejection names, or -inf; inf for an accepted certificate."""
     try:
-        file = read_certificate(packed(head, parts), network.inputs, network.outputs, network.neurons)
+        file = read_certificate(unpack(packed(head, parts))[1], network.inputs, network.outputs, network.neurons)
         require_answered(question, file)
         with np.errstate(all="ignore"):
             Walk(file, Bounder(network, Numbers(exact=False), None, 1 << 26, single=False)).run()
@@ -57,8 +57,8 @@ def judged(network: Model, question: Question, head: dict[str, Any], parts: dict
 @pytest.mark.parametrize(("model", "rule"), INSTANCES, ids=lambda path: path.name)
 def test_a_thousand_forgeries_for_a_broken_property_are_refused(model: Path, rule: Path) -> None:
     contents = read_bytes(model), read_bytes(rule)
-    network = read_model(contents[0], Numbers(exact=False))
-    head, network = header(*contents, list(network.bends)), network.numbered(list(network.bends))
+    relus = list(read_model(contents[0], Numbers(exact=False)).bends)
+    head, network = header(*contents, relus), read_model(contents[0], Numbers(exact=False), relus)
     question = read_vnnlib(contents[1], network.dtype)
     boxes, specs, of = trees(*contents)
     random, best, score = np.random.default_rng(0), None, -np.inf
@@ -87,35 +87,32 @@ def grown(random: np.random.Generator, low: Any, high: Any, neurons: int, depth:
 
 
 def choices(random: np.random.Generator, parts: dict[str, Any], neurons: int, roots: list[Node]) -> dict[str, Any]:
-    depths, level = [], [(root, 0) for root in roots]
-    while level:
-        depths += [depth for node, depth in level if node.kind == 0]
-        level = [(child, depth + (node.kind == 2)) for node, depth in level for child in node.children]
-    leaves, records = np.flatnonzero(parts["kind"] == 0), len(depths)
+    """A random record for every leaf."""
+    leaves = np.flatnonzero(parts["kind"] == 0)
+    records, widest = len(leaves), int(np.bincount(parts["row_spec"]).max())
     index = parts["index"].copy()
     index[leaves] = np.arange(records)
-    widest = int(np.bincount(parts["row_spec"]).max())
-    start = np.concatenate([[0], np.cumsum(depths)])
+    record, neuron = (random.random((records, neurons)) < 0.1).nonzero()
     return {
         **parts,
         "index": index,
         "record_weights": random.random((records, widest)),
-        "record_slopes": np.arange(records),
-        "slope_table": random.integers(0, 256, (records, neurons)).astype(np.uint8),
-        "multiplier_start": start,
-        "multipliers": np.abs(random.normal(size=start[-1])) * 10.0 ** random.integers(-3, 4, start[-1]),
+        "record_slopes": random.integers(0, 256, (records, neurons)).astype(np.uint8),
+        "multiplier_record": record,
+        "multiplier_neuron": neuron,
+        "multipliers": np.abs(random.normal(size=len(record))) * 10.0 ** random.integers(-3, 4, len(record)),
     }
 
 
 def nudged(random: np.random.Generator, parts: dict[str, Any]) -> dict[str, Any]:
     """A few choices changed; now and then what is claimed, too."""
     made = {name: array.copy() for name, array in parts.items()}
-    names = ["slope_table", "multipliers", "record_weights", "cut", "flags"]
+    names = ["record_slopes", "multipliers", "record_weights", "cut", "flags"]
     name = str(random.choice([*names, "rows", "row_constant", "tree_upper"] if random.random() < 0.1 else names))
     flat = made[name].reshape(-1)
     for at in random.integers(flat.size, size=min(flat.size, 8)):
         moved = float(flat[at]) + random.normal() * 10.0 ** random.integers(-4, 3)
-        flat[at] = {"slope_table": abs(moved) % 256, "flags": abs(int(moved)) % 4}.get(
+        flat[at] = {"record_slopes": abs(moved) % 256, "flags": abs(int(moved)) % 4}.get(
             name, moved if name[0] == "r" else abs(moved)
         )
     return made

@@ -99,8 +99,8 @@ def mutated(random: np.random.Generator, parts: Parts) -> Parts:
             case 10 if "multipliers" in made:
                 made["multipliers"] = random.normal(size=made["multipliers"].shape) * 10.0 ** random.integers(0, 300)
             case _:
-                if "slope_table" in made:
-                    made["slope_table"] = random.normal(size=made["slope_table"].shape).astype(np.float32)
+                if "record_slopes" in made:
+                    made["record_slopes"] = random.normal(size=made["record_slopes"].shape).astype(np.float32)
     return made
 
 
@@ -140,29 +140,17 @@ def with_choices(random: np.random.Generator, parts: Parts) -> Parts:
     """Random choices at every leaf of a certificate that has none."""
     made = dict(parts)
     leaves = np.flatnonzero(parts["kind"] == 0)
-    depth = phase_depth(parts)
     records = len(leaves)
     made["index"] = parts["index"].copy()
-    made["index"][leaves] = np.arange(records)
+    made["index"][leaves] = np.where(random.random(records) < 0.9, random.integers(0, records, records), -1)
     made["record_weights"] = random.random((records, len(parts["rows"]))) * (random.random((records, 1)) < 0.8)
-    made["record_slopes"] = random.integers(-1, records, records)
-    made["slope_table"] = random.integers(0, 256, (records, 11)).astype(np.uint8)
-    counts = depth[leaves] * (random.random(records) < 0.9)
-    made["multiplier_start"] = np.concatenate([[0], np.cumsum(counts)])
-    made["multipliers"] = np.abs(random.normal(size=counts.sum())) * 10.0 ** random.integers(-2, 3, counts.sum())
+    made["record_slopes"] = random.integers(0, 256, (records, 11)).astype(np.uint8)
+    made["multiplier_record"], made["multiplier_neuron"] = (random.random((records, 11)) < 0.3).nonzero()
+    size = len(made["multiplier_record"])
+    made["multipliers"] = np.abs(random.normal(size=size)) * 10.0 ** random.integers(-2, 3, size)
     made["inner_tree"], made["inner_neuron"] = np.zeros(11, np.int64), np.arange(11)
-    made["inner_slopes"] = random.integers(0, 256, (22, 11)).astype(np.uint8)
+    made["inner_slopes"] = random.integers(0, 256, (11, 2, 11)).astype(np.uint8)
     return made
-
-
-def phase_depth(parts: Parts) -> Any:
-    """Phase splits above every node of a one-tree, one-clause certificate."""
-    kind = parts["kind"]
-    parent = np.repeat(np.arange(len(kind)), np.choose(kind, [0, 2, 2, 1]))
-    depth = np.zeros(len(kind), np.int64)
-    for child, mother in enumerate(parent, 1):
-        depth[child] = depth[mother] + (kind[mother] == 2)
-    return depth
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -177,7 +165,7 @@ def test_optimised_forgeries_of_what_is_false_are_refused(tmp_path: Path, seed: 
     score = -np.inf
     for _ in range(340):
         tried = {name: array.copy() for name, array in best.items()}
-        name = random.choice(["slope_table", "inner_slopes", "multipliers", "record_weights", "cut"])
+        name = random.choice(["record_slopes", "inner_slopes", "multipliers", "record_weights", "cut"])
         if tried[name].size:
             at = random.integers(tried[name].size)
             flat = tried[name].reshape(-1)
@@ -208,7 +196,7 @@ def test_bounds_in_rational_numbers_confirm_those_in_floats(tmp_path: Path, seed
     right = write_property(tmp_path / "right.vnnlib", -0.5, 0.5, 2, 2, f"(and (<= Y_0 {least - 0.1:.6f}) (<= Y_1 0.5))")
     made = certify(model.read_bytes(), right.read_bytes(), split=branch)
     assert made is not None
-    slopes = np.random.default_rng(seed).integers(0, 256, (14, 7)).astype(np.uint8)
+    slopes = np.random.default_rng(seed).integers(0, 256, (7, 2, 7)).astype(np.uint8)
     inner = {"inner_tree": np.zeros(7, np.int64), "inner_neuron": np.arange(7), "inner_slopes": slopes}
     head, parts = made
     for more in (inner, {}):

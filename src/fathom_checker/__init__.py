@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fathom_checker.bounds import Bounder
-from fathom_checker.certificate import read_certificate
+from fathom_checker.certificate import read_certificate, unpack
 from fathom_checker.model import read_model
 from fathom_checker.numbers import Numbers
 from fathom_checker.problem import read_problem
@@ -36,22 +36,24 @@ def check(model: str | Path, property: str | Path, certificate: str | Path, *, e
         Malformed: a file cannot be read, or is not understood.
     """
     numbers, files = Numbers(exact), [read_bytes(Path(path)) for path in (model, property, certificate)]
-    network, sums = read_model(files[0], numbers), [digest(file) for file in files]
+    (header, arrays), sums = unpack(files[2]), [digest(file) for file in files]
+    single = header["arithmetic"] == "float32"
+    network = read_model(files[0], numbers, header["relus"], real=not single)
     exported = files[1].lstrip()[:1] == b"{"
     question = read_problem(files[1], sums[0]) if exported else read_vnnlib(files[1], network.dtype)
     if (question.inputs, question.outputs) != (network.inputs, network.outputs):
         theirs, ours = f"{question.inputs} inputs and {question.outputs} outputs", f"{network.inputs} and {network.outputs}"
         raise Malformed(f"the property is about {theirs}, the model has {ours}")
-    file = read_certificate(files[2], network.inputs, network.outputs, network.neurons)
     for name, found in zip(("model", "property"), sums):
-        if file.header[name] != found:
+        if header[name] != found:
             raise Rejected(f"the certificate is about another {name} file")
-    single, sets = file.header["arithmetic"] == "float32", file["tree_set"]
+    file = read_certificate(arrays, network.inputs, network.outputs, network.neurons)
+    sets = file["tree_set"]
     if single and network.dtype != np.float32:
         raise Malformed("float32 arithmetic of a float64 model is not understood")
     if question.balls is not None and not ((sets >= 0) & (sets < len(question.balls.radius))).all():
         raise Malformed("the certificate has trees about no set of the problem")
     require_answered(question, file)
     with np.errstate(all="ignore"):
-        Walk(file, Bounder(network.numbered(file.header["relus"]), numbers, question.balls, memory, single=single)).run()
-    return f"{len(file['kind'])} nodes in {len(sets)} trees, {file.header['arithmetic']} arithmetic"
+        Walk(file, Bounder(network, numbers, question.balls, memory, single=single)).run()
+    return f"{len(file['kind'])} nodes in {len(sets)} trees, {header['arithmetic']} arithmetic"

@@ -6,7 +6,6 @@ float32 arithmetic for the program's; what computing them may have lost is subtr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,11 +18,11 @@ from fathom_checker.region import Balls, on_ball, on_box
 
 State = dict[str, Array]
 """Of n nodes: boxes `lower`, `upper` [n, d]; bounds `low`, `high` [n, N] of neurons' inputs; `open` clauses [n, C]; `node`;
-`set`, the ball. And the rounding account: `loss i` [n, *], what a step back through operator i may lose for a coefficient of 1;
-`size v` [n, *], how large values are that several read; `tiny` [n], for underflow."""
+`tree`; `set`, the ball. And the rounding account: `loss i` [n, *], what a step back through operator i may lose for a coefficient
+of 1; `size v` [n, *], how large values are that several read; `tiny` [n], for underflow."""
 
-Lines = dict[int, tuple[Array, Array, Array, Array]]
-"""By operator: slopes of the lower and upper line, offset of the upper one, loss; each [n, neurons]."""
+Lines = tuple[Array, Array, Array, Array]
+"""Of one operator's neurons: slopes of the lower and upper line, offset of the upper one, loss; each [n, neurons]."""
 
 SINGLE_MAX, SINGLE_TINY = 2.0**127, 2.0**-126
 
@@ -44,124 +43,93 @@ class Bounder:
         reads = [value for op in model.operators for value in op.inputs]
         self.last = len(model.operators)
         self.shared = {0, self.last} | {value for value in reads if reads.count(value) > 1}
-        self.widths = [model.inputs, *(math.prod(op.shape) for op in model.operators)]
-        self.memory, self.most_rows = memory, max(2, memory // (64 * max(self.widths)))  # eight such arrays are alive at once
+        widths = [model.inputs, *(op.size for op in model.operators)]
+        self.most_nodes = max(1, memory // (128 * sum(widths)))
+        self.most_rows = max(1, memory // (64 * max(widths)))  # eight such arrays are alive at once
 
-    def lines(self, state: State, op: Bend, place: Array | None = None) -> tuple[Array, Array, Array, Array]:
+    def lines(self, state: State, op: Bend, place: Array | None = None) -> Lines:
         """Lines of one operator's neurons; `place` [n, N]: where unstable ones' lower lines stand, None: by default."""
-        low, high, numbers, leak = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers, op.leak
-        unstable, exact = (low < 0) & (high > 0), np.where(low >= 0, 1, leak)
-        place = (high > -low) * 1 if place is None else place[:, op.neurons]
-        below = np.where(unstable, np.clip(leak + place * (1 - leak), leak, 1), exact)
-        chord = np.where(unstable, np.clip((high - leak * low) / np.where(unstable, high - low, 1), leak, 1), exact)
+        low, high, numbers = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers
+        unstable, stable = (low < 0) & (high > 0), (low >= 0) * 1
+        below = np.where(unstable, (high > -low) * 1 if place is None else place[:, op.neurons], stable)
+        chord = np.where(unstable, np.clip(high / np.where(unstable, high - low, 1), 0, 1), stable)
         # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
-        offset = np.where(unstable, numbers.up(numbers.up(np.maximum((leak - chord) * low, (1 - chord) * high))), 0)
-        size = larger(low, high)
-        loss = numbers.gamma(4) * size + numbers.gamma(math.prod(op.shape) + 4) * offset
-        if self.single and leak:
-            loss = loss + (numbers.single(1) * leak * size + SINGLE_TINY)
-        return below, chord, offset, loss
+        offset = np.where(unstable, numbers.up(numbers.up(np.maximum(-chord * low, (1 - chord) * high))), 0)
+        return below, chord, offset, numbers.gamma(4) * larger(low, high) + numbers.gamma(op.size + 4) * offset
 
-    def all_lines(self, state: State, place: Array | None = None) -> Lines:
+    def all_lines(self, state: State, place: Array | None = None) -> dict[int, Lines]:
         return {i: self.lines(state, op, place) for i, op in enumerate(self.model.operators) if isinstance(op, Bend)}
 
-    def tighten(self, state: State, inner: Mapping[tuple[int, int], Array] | None = None) -> None:
+    def tighten(self, state: State, inner: Mapping[tuple[int, int], Array]) -> None:
         """Bound every value anew, and with that `low` and `high`, and the rounding account.
 
-        inner: by node of the tree and neuron, where the lower lines of earlier neurons stand for its bounds, [2, N].
+        inner: by tree and neuron, where the lower lines of earlier neurons stand for its lower and upper bound, [2, N].
         """
-        boxes, lines = [(state["lower"], state["upper"])], Lines()
+        boxes, lines = [(state["lower"], state["upper"])], dict[int, Lines]()
         state["tiny"] = self.numbers.zeros(len(state["node"]))
         for i, op in enumerate([None, *self.model.operators]):
             if isinstance(op, Bend):
-                self._bend(state, lines, op, *boxes[op.inputs[0]], inner or {})
+                self._bend(state, lines, op, *boxes[op.inputs[0]], inner)
                 lines[i - 1] = self.lines(state, op)
-                boxes.append(self._bent(state, op))
+                boxes.append((np.maximum(state["low"][:, op.neurons], 0), np.maximum(state["high"][:, op.neurons], 0)))
             elif op is not None:
                 boxes.append(self._interval(state, i - 1, op, [boxes[value] for value in op.inputs]))
             size = larger(*boxes[i])
-            state["tiny"] = state["tiny"] + self.numbers.tiny * (1 + size.reshape(len(size), -1).sum(1))
+            state["tiny"] = state["tiny"] + self.numbers.tiny * (1 + size.sum(1))
             if i in self.shared:
                 state[f"size {i}"] = size
 
-    def _bent(self, state: State, op: Bend) -> tuple[Array, Array]:
-        low, high, numbers = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers
-        error = numbers.single(1) * op.leak * larger(low, high) + SINGLE_TINY if self.single and op.leak else 0
-        low = np.where(low < 0, numbers.down(numbers.down(op.leak * low) - error) if op.leak else 0, low)
-        high = np.where(high < 0, numbers.up(numbers.up(op.leak * high) + error) if op.leak else 0, high)
-        return low.reshape(-1, *op.shape), high.reshape(-1, *op.shape)
-
     def _interval(self, state: State, i: int, op: Linear, ends: list[tuple[Array, Array]]) -> tuple[Array, Array]:
         """From the boxes of what it reads: W middle -+ |W| radius, and what that and the step back may lose."""
-        numbers = self.numbers
-        middles = [(low + high) / 2 for low, high in ends]
+        numbers, half = self.numbers, self.numbers.array(0.5)[()]
+        middles = [(low + high) * half for low, high in ends]
         radii = [numbers.up(np.maximum(high - m, m - low)) for m, (low, high) in zip(middles, ends)]
         middle, reach = op.forward(middles, absolute=False), op.forward(radii, absolute=True)
         load = op.forward([larger(low, high) for low, high in ends], absolute=True)
         if op.bias is not None:
-            middle, load = middle + op.bias, load + (np.abs(op.bias) if op.bias_size is None else op.bias_size)
-        lost = numbers.gamma(op.fan + op.rough + 4) * load + numbers.tiny * (1 + op.fan)
-        step = numbers.gamma(op.fan + op.rough + math.prod(op.shape) + 4) * load
+            middle, load = middle + op.bias, load + np.abs(op.bias)
+        count = op.fan + op.rough + 4
+        lost, step = numbers.gamma(count) * load + numbers.tiny * (1 + op.fan), numbers.gamma(count + op.size) * load
         if self.single and op.terms:
             if not (load < SINGLE_MAX).all():
                 raise Rejected(f"node {state['node'][0]} or one near it: float32 might overflow")
-            program = numbers.up(numbers.single(op.terms) * load + op.terms * SINGLE_TINY)
+            program = numbers.up(numbers.single(op.terms) * load + op.terms * numbers.array(SINGLE_TINY)[()])
             lost, step = lost + program, step + program
-        if op.fan or op.bias is not None or (self.single and op.terms):
+        if op.fan or (self.single and op.terms):
             state[f"loss {i}"] = step
-        reach = numbers.up(reach * (1 + numbers.gamma(op.fan + op.rough + 4)) + lost)
+        reach = numbers.up(reach * (1 + numbers.gamma(count)) + lost)
         return numbers.floor(numbers.down(middle - reach)), -numbers.floor(-numbers.up(middle + reach))
 
     def _bend(
-        self, state: State, lines: Lines, op: Bend, low: Array, high: Array, inner: Mapping[tuple[int, int], Array]
+        self, state: State, lines: dict[int, Lines], op: Bend, low: Array, high: Array, inner: Mapping[tuple[int, int], Array]
     ) -> None:
         """Bounds of the neurons of one operator: intervals, then linear bounds of those still unstable."""
-        n, at = len(low), op.neurons
-        low = np.maximum(state["low"][:, at], low.reshape(n, -1))
-        high = np.minimum(state["high"][:, at], high.reshape(n, -1))
-        owners, neurons = ((low < 0) & (high > 0)).nonzero()
-        keys = list(zip(state["node"][owners].tolist(), np.arange(self.model.neurons)[at][neurons].tolist()))
-        told = np.array([key in inner for key in keys], bool)
-        for group in (np.flatnonzero(~told), np.flatnonzero(told)):
-            for start in range(0, len(group), self.most_rows // 2):
-                part = group[start : start + self.most_rows // 2]
-                owner, neuron, place = owners[part], neurons[part], None
-                if told[part[0]]:
-                    place = np.concatenate([[inner[keys[k]][side] for k in part] for side in (0, 1)])
-                signs = np.repeat([1, -1], len(owner))
-                least = self._extremes(state, lines, op, np.tile(owner, 2), np.tile(neuron, 2), signs, place)
-                low[owner, neuron] = np.maximum(low[owner, neuron], least[: len(owner)])
-                high[owner, neuron] = np.minimum(high[owner, neuron], -least[len(owner) :])
-        state["low"][:, at], state["high"][:, at] = low, high
-
-    def _extremes(
-        self, state: State, lines: Lines, op: Bend, owner: Array, neuron: Array, sign: Array, place: Array | None
-    ) -> Array:
-        """[P] lower bounds of sign times the inputs of neurons, numbered within their operator."""
-        value, numbers = op.inputs[0], self.numbers
-        before = self.model.operators[value - 1] if value else None
-        stored = before.rows(neuron) if isinstance(before, Linear) else None
-        if before is not None and isinstance(before, Linear) and stored is not None:  # a first step that computes nothing
-            bias = 0 if before.bias is None else before.bias.reshape(-1)[neuron] * sign
-            lost = state[f"loss {value - 1}"].reshape(len(state["node"]), -1)[owner, neuron]
-            start = {before.inputs[0]: stored * sign.reshape(-1, *[1] * (stored.ndim - 1))}
-            a, constant = self.backward(state, owner, start, lines, place=place)
-            return self.minimise(state, owner, a, numbers.down(numbers.down(constant + bias) - lost))
-        rows = numbers.zeros(len(owner), math.prod(op.shape))
-        rows[np.arange(len(owner)), neuron] = sign
-        a, constant = self.backward(state, owner, {value: rows.reshape(-1, *op.shape)}, lines, place=place)
-        return self.minimise(state, owner, a, constant)
+        low, high = np.maximum(state["low"][:, op.neurons], low), np.minimum(state["high"][:, op.neurons], high)
+        owners, elements = ((low < 0) & (high > 0)).nonzero()
+        for start in range(0, len(owners), self.most_rows):
+            owner, element = owners[start : start + self.most_rows], elements[start : start + self.most_rows]
+            slopes = [inner.get(key) for key in zip(state["tree"][owner].tolist(), op.neurons[element].tolist())]
+            for side, end, sign in ((0, low, 1), (1, high, -1)):
+                place = None
+                if inner:
+                    default = (state["high"] > -state["low"])[owner] * 1
+                    place = np.stack([usual if slope is None else slope[side] for usual, slope in zip(default, slopes)])
+                rows = self.numbers.zeros(len(owner), op.size)
+                rows[np.arange(len(owner)), element] = sign
+                least = self.minimise(state, owner, *self.backward(state, owner, {op.inputs[0]: rows}, lines, place=place))
+                end[owner, element] = sign * np.maximum(sign * end[owner, element], least)
+        state["low"][:, op.neurons], state["high"][:, op.neurons] = low, high
 
     def backward(
         self,
         state: State,
         owner: Array,
         rows: Mapping[int, Array],
-        lines: Lines,
+        lines: Mapping[int, Lines],
         price: Array | None = None,
         place: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Rows [P, *shape] over values as rows [P, d] over the input, and constants [P]: sum rows . value >= row . x + constant.
+        """Rows [P, *] over values as rows [P, d] over the input, and constants [P]: sum rows . value >= row . x + constant.
 
         price: [n, N], what phase splits take from the coefficient at each neuron's input.
         place: [P, N], where unstable neurons' lower lines stand for each row, instead of what `lines` says.
@@ -174,25 +142,23 @@ class Bounder:
                 continue
             if isinstance(op, Linear):
                 if op.bias is not None:
-                    shift = np.matmul(a.reshape(len(a), -1), op.bias.reshape(-1))
+                    shift = np.matmul(a, op.bias)
                     constant, moved = constant + shift, moved + np.abs(shift)
                 if f"loss {i}" in state:
                     lost = lost + numbers.dot(np.abs(a), state[f"loss {i}"][owner])
                 parts = op.back(a)
             else:
                 below, chord, offset, loss = (line[owner] for line in lines[i])
-                a = a.reshape(len(a), -1)
                 if place is not None:
-                    unstable = ((state["low"] < 0) & (state["high"] > 0))[:, op.neurons][owner]
-                    below = np.where(unstable, np.clip(op.leak + place[:, op.neurons] * (1 - op.leak), op.leak, 1), below)
+                    below = np.where(offset > 0, place[:, op.neurons], below)
                 shift = numbers.dot(np.minimum(a, 0), offset)
                 constant, moved, lost = constant + shift, moved - shift, lost + numbers.dot(np.abs(a), loss)
                 a = a * np.where(a >= 0, below, chord)
                 if price is not None:
-                    a = a - price[owner, op.neurons]
+                    a = a - price[:, op.neurons][owner]
                     size = larger(state["low"][:, op.neurons], state["high"][:, op.neurons])
                     lost = lost + numbers.gamma(4) * numbers.dot(np.abs(a), size[owner])
-                parts = (a.reshape(-1, *op.shape),)
+                parts = [a]
             for value, part in zip(op.inputs, parts):
                 if value in pending:
                     part = pending[value] + part

@@ -2,55 +2,43 @@
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from numpy.lib.stride_tricks import sliding_window_view
 
-from fathom_checker.layout import LAYOUT, MOST_ELEMENTS, concat, pad
-from fathom_checker.node import Node
+from fathom_checker.graph import MOVES, Node, padded, tensor
 from fathom_checker.numbers import Array, Numbers
-from fathom_checker.operators import Bend, Conv, Matrix, Operator, Pick, Scale, Shape, Sum
-from fathom_checker.reading import Malformed
+from fathom_checker.operators import Bend, Entries, Linear, Matrix, Operator, Sparse, twins
+from fathom_checker.reading import MOST_ELEMENTS, Malformed
 
 OPSETS = range(7, 26)
 FLOATS: dict[int, np.dtype[Any]] = {onnx.TensorProto.FLOAT: np.dtype(np.float32), onnx.TensorProto.DOUBLE: np.dtype(np.float64)}
+THIN = 64  # how many products of a dense matrix one entry of a sparse one costs
 
 
 @dataclass(frozen=True, eq=False)
 class Model:
     """Value 0 is the flat input; operator i makes value i + 1 from earlier ones; the last value is the flat output."""
 
-    operators: tuple[Operator, ...]
+    operators: list[Operator]
     bends: dict[str, int]  # the operators that are neurons, by the tensor they put out
+    neurons: int
     inputs: int
     outputs: int
     dtype: np.dtype[Any]  # of the inputs
 
-    @property
-    def neurons(self) -> int:
-        return sum(math.prod(self.operators[i].shape) for i in self.bends.values())
 
-    def numbered(self, relus: list[str]) -> Model:
-        """The same model with neurons numbered by the order of `relus`, then of the file."""
-        if len(set(relus)) != len(relus) or not set(relus) <= set(self.bends):
-            strange = sorted(set(relus) - set(self.bends))
-            raise Malformed(f"expected `relus` to name outputs of Relu nodes that count, each once, got {strange or 'one twice'}")
-        operators, start = list(self.operators), 0
-        for i in dict.fromkeys([*map(self.bends.__getitem__, relus), *self.bends.values()]):
-            bend = operators[i]
-            assert isinstance(bend, Bend)
-            operators[i] = replace(bend, start=start)
-            start += math.prod(bend.shape)
-        return replace(self, operators=tuple(operators))
+def read_model(content: bytes, numbers: Numbers, relus: Sequence[str] = (), *, real: bool = True) -> Model:
+    """The model, with neurons numbered by the order of `relus`, then of the file; `real`: only for its real function.
 
-
-def read_model(content: bytes, numbers: Numbers) -> Model:
-    """Raises: Malformed: it is no ONNX model, or one that uses what is not understood, by name."""
+    Raises:
+        Malformed: it is no ONNX model, or one that uses what is not understood, by name; or has no such `relus`.
+    """
     try:
         model = onnx.load_from_string(content)
     except Exception as reason:  # protobuf's own
@@ -59,312 +47,271 @@ def read_model(content: bytes, numbers: Numbers) -> Model:
     if len(opsets) != 1 or opsets[0] not in OPSETS or model.functions or model.graph.sparse_initializer:
         raise Malformed(f"expected one opset from {OPSETS[0]} to {OPSETS[-1]} and no functions or sparse tensors, got {opsets}")
     try:
-        return _Reader(model.graph, opsets[0], numbers).read()
-    except (ValueError, IndexError, TypeError, KeyError, OverflowError) as reason:  # shapes that do not fit one another
+        return _Reader(numbers, real=real).model(model.graph, relus)
+    except (ValueError, IndexError, TypeError, KeyError, ArithmeticError) as reason:  # shapes that do not fit one another
         raise Malformed(f"the model is inconsistent: {reason}") from reason
 
 
-@dataclass(frozen=True)
-class _Value:
-    number: int
-    shape: Shape
-
-    @property
-    def ids(self) -> Array:
-        """Numbers of its elements."""
-        return np.arange(math.prod(self.shape)).reshape(self.shape)
-
-
 class _Reader:
-    def __init__(self, graph: onnx.GraphProto, opset: int, numbers: Numbers) -> None:
-        self.graph, self.opset, self.numbers = graph, opset, numbers
-        self.constants = {tensor.name: _array(tensor) for tensor in graph.initializer}
-        self.values: dict[str, _Value] = {}
+    """Elements of all values are numbered through, in the order of the values; a tensor is an array of such numbers, -1 for 0."""
+
+    def __init__(self, numbers: Numbers, *, real: bool) -> None:
+        self.numbers, self.real = numbers, real
+        self.constants: dict[str, Array] = {}
+        self.tensors: dict[str, Array] = {}
         self.operators: list[Operator] = []
-        self.names: dict[int, str] = {}  # of the tensors that neurons put out, by value
+        self.starts = np.zeros(1, np.int64)  # of the values, and where the last one ends
+        self.bends: dict[str, int] = {}  # numbers of the values that neurons put out
 
-    def read(self) -> Model:
-        dtype, size = self._inputs()
-        for proto in self.graph.node:
-            node = Node(proto, self.opset, self.constants)
-            for name in {*node.inputs, *node.outputs} - {""}:
-                if (name in self.constants or name in self.values) == (name in node.outputs):
-                    raise Malformed(f"{node}: the tensor {name!r} is made twice, or not before it is read")
-            self._node(node)
-            node.finish()
-        outputs = [self.values[port.name] for port in self.graph.output]
-        ids = np.arange(sum(output.ids.size for output in outputs))
-        return self._alive(self._moved(outputs, ids).number, size, ids.size, dtype)
+    def model(self, graph: onnx.GraphProto, relus: Sequence[str]) -> Model:
+        self.constants = {proto.name: tensor(proto) for proto in graph.initializer}
+        dtype = self._inputs([port for port in graph.input if port.name not in self.constants])
+        for proto in graph.node:
+            node = Node(proto, self.constants)
+            for name in {*node.inputs, node.output} - {""}:
+                if (name in self.constants or name in self.tensors) == (name == node.output):
+                    raise node.unknown(f"a tensor {name!r} that is made twice, or not before it is read,")
+            if node.op == "Constant":
+                self.constants[node.output] = tensor(node.attribute("value", onnx.TensorProto()))
+            elif node.op in MOVES:
+                made = self.constants if node.is_constant(0) else self.tensors
+                made[node.output] = MOVES[node.op](node, made[node.inputs[0]])
+            elif node.op in COMPUTED:
+                self.tensors[node.output] = COMPUTED[node.op](self, node)
+            else:
+                raise node.unknown("this operator")
+            if node.attributes:
+                raise node.unknown(f"the attribute {min(node.attributes)!r}")
+        ids = np.concatenate([self.tensors[port.name].reshape(-1) for port in graph.output])
+        if not self._value(ids):
+            self._scale(ids, None, None)  # a model that only hands on its input
+        last = self._value(ids) or len(self.operators)
+        outputs, inputs = (int(self.starts[value + 1] - self.starts[value]) for value in (last, 0))
+        operators, bends = self._alive(last)
+        if not set(relus) <= set(bends) or len(set(relus)) < len(relus):
+            raise Malformed(f"expected `relus` to name outputs of Relu nodes that count, each once, got {list(relus)}")
+        neurons = 0
+        for i in dict.fromkeys([*map(bends.__getitem__, relus), *bends.values()]):
+            bend = operators[i]
+            assert isinstance(bend, Bend)
+            operators[i] = replace(bend, neurons=neurons + bend.neurons)
+            neurons += bend.whole
+        return Model(operators, bends, neurons, inputs, outputs, dtype)
 
-    def _inputs(self) -> tuple[np.dtype[Any], int]:
-        ports = [port for port in self.graph.input if port.name not in self.constants]
+    def _inputs(self, ports: Sequence[onnx.ValueInfoProto]) -> np.dtype[Any]:
+        """Numbers the elements of the inputs; their type. The first axis may be open, and is 1."""
         types: set[Any] = {port.type.tensor_type.elem_type for port in ports}
         sizes = [[d.dim_value if d.HasField("dim_value") else 0 for d in port.type.tensor_type.shape.dim] for port in ports]
-        shapes = [tuple(1 if n == i == 0 else n for i, n in enumerate(size)) for size in sizes]
+        shapes = [[1 if n == i == 0 else n for i, n in enumerate(size)] for size in sizes]
         ends = np.cumsum([0, *map(math.prod, shapes)])
-        sized = all(min(shape, default=1) > 0 for shape in shapes) and ends[-1] <= MOST_ELEMENTS
-        if len(types) != 1 or not types <= set(FLOATS) or not sized:
-            raise Malformed("expected inputs of float32 or all of float64, of known sizes (the first may be open, and is 1)")
-        whole = _Value(0, (int(ends[-1]),))
-        for port, shape, start in zip(ports, shapes, ends):
-            self.values[port.name] = self._moved([whole], np.arange(start, start + math.prod(shape)).reshape(shape))
-        return FLOATS[types.pop()], int(ends[-1])
+        if len(types) != 1 or not types <= set(FLOATS) or min(min(shape, default=1) for shape in shapes) < 1:
+            raise Malformed("expected inputs of float32 or all of float64, of known sizes")
+        for port, shape, start, end in zip(ports, shapes, ends, ends[1:]):
+            self.tensors[port.name] = np.arange(start, end).reshape(shape)
+        self.starts = np.append(self.starts, ends[-1])
+        return FLOATS[types.pop()]
 
-    def _emit(self, operator: Operator) -> _Value:
-        if math.prod(operator.shape) > MOST_ELEMENTS:
-            raise Malformed(f"expected values of at most {MOST_ELEMENTS} elements, got {list(operator.shape)}")
+    def _alive(self, last: int) -> tuple[list[Operator], dict[str, int]]:
+        """Only what the output depends on."""
+        alive = {last}
+        for number in range(last, 0, -1):
+            if number in alive:
+                alive.update(self.operators[number - 1].inputs)
+        place = {number: i for i, number in enumerate(sorted(alive | {0}))}
+        kept = [self.operators[number - 1] for number in sorted(alive - {0})]
+        operators = [replace(op, inputs=tuple(place[value] for value in op.inputs)) for op in kept]
+        return operators, {name: place[number] - 1 for name, number in self.bends.items() if number in alive}
+
+    # What values are made by.
+
+    def _emit(self, operator: Operator, shape: Sequence[int]) -> Array:
         self.operators.append(operator)
-        return _Value(len(self.operators), operator.shape)
+        self.starts = np.append(self.starts, self.starts[-1] + operator.size)
+        return np.arange(*self.starts[-2:]).reshape(shape)
+
+    def _value(self, ids: Array) -> int:
+        """The number of the value that has just these elements."""
+        value = int(np.searchsorted(self.starts, ids.flat[0], "right")) - 1
+        if (
+            ids.size == self.starts[value + 1] - self.starts[value]
+            and (np.diff(ids.flat, prepend=self.starts[value] - 1) == 1).all()
+        ):
+            return value
+        self._sparse(ids.shape, np.arange(ids.size), ids)
+        return len(self.operators)
+
+    def _sparse(self, shape: Sequence[int], to: Array, ids: Array, weight: Array | None = None, **more: Any) -> Array:
+        """Sums of elements, y[to] += weight * elements[ids], and perhaps a bias."""
+        if max(len(to), math.prod(shape)) > MOST_ELEMENTS:
+            raise Malformed(f"expected values of at most {MOST_ELEMENTS} elements, got {shape}")
+        there = ids.reshape(-1) >= 0
+        to, ids, weight = to[there], ids.reshape(-1)[there], None if weight is None else weight.reshape(-1)[there]
+        inputs, which = np.unique(np.searchsorted(self.starts, ids, "right") - 1, return_inverse=True)
+        sizes = self.starts[inputs + 1] - self.starts[inputs]
+        at = ids + (np.cumsum(sizes) - sizes - self.starts[inputs])[which]  # in the inputs, laid end to end
+        forth = Entries.sorted(self.numbers, to, at, weight, math.prod(shape))
+        back = Entries.sorted(self.numbers, at, to, weight, int(sizes.sum()))
+        most, computes = max(forth.most, back.most), weight is not None or more.get("bias") is not None
+        parts = {"inputs": tuple(inputs.tolist()), "size": forth.size, "ends": np.cumsum(sizes)[:-1], "terms": 0, **more}
+        return self._emit(Sparse(forth=forth, transposed=back, fan=most + 1 if computes or most > 1 else 0, **parts), shape)
+
+    def _matrix(self, x: Array, weight: Array, bias: Array | None = None) -> Array:
+        """A product over the last axis with a matrix [in, out]; by entries where it has few."""
+        if weight.ndim != 2 or x.shape[-1:] != weight.shape[:1]:
+            raise Malformed(f"a product of {x.shape} and {weight.shape} is not understood")
+        shape, terms, (to, at) = (*x.shape[:-1], weight.shape[1]), len(weight) + (bias is not None), weight.T.nonzero()
+        bias = None if bias is None else np.broadcast_to(bias, shape).reshape(-1)
+        if math.prod(shape) == weight.shape[1] and THIN * len(to) < weight.size:
+            return self._sparse(shape, to, x.reshape(-1)[at], weight[at, to], bias=bias, terms=terms)
+        parts = {"inputs": (self._value(x),), "size": math.prod(shape), "fan": max(weight.shape) + 1}
+        return self._emit(Matrix(weight=weight, bias=bias, terms=terms, **parts), shape)
+
+    def _scale(self, x: Array, weight: Array | None, bias: Array | None, terms: int = 1, rough: int = 0) -> Array:
+        """Elementwise, with parts of any shape that fits."""
+        shape = np.broadcast_shapes(x.shape, *(part.shape for part in (weight, bias) if part is not None))
+        weight, bias = (None if part is None else np.broadcast_to(part, shape).reshape(-1) for part in (weight, bias))
+        return self._sparse(
+            shape, np.arange(math.prod(shape)), np.broadcast_to(x, shape), weight, bias=bias, terms=terms, rough=rough
+        )
+
+    def _total(self, x: Array, y: Array, weights: tuple[Any, Any], rough: int = 0) -> Array:
+        """Two tensors, each times a number, added up."""
+        ids = np.stack(np.broadcast_arrays(x, y))
+        to, weight = np.tile(np.arange(ids[0].size), 2), np.repeat(self.numbers.array(weights), ids[0].size)
+        return self._sparse(ids.shape[1:], to, ids, weight, terms=1, rough=rough)
 
     def _floats(self, values: Array) -> Array:
         if values.dtype not in FLOATS.values() or not np.isfinite(values).all():
             raise Malformed(f"weights that are infinite, or of type {values.dtype}, are not understood")
         return self.numbers.array(values)
 
-    def _moved(self, sources: list[_Value], ids: Array, constants: Array | None = None) -> _Value:
-        """The value whose elements `ids` numbers: through the sources one after the other; -1 - i is constant i."""
-        flat, ends = ids.reshape(-1), np.cumsum([0, *(source.ids.size for source in sources)])
-        parts, bias, most = None, None, 0
-        if len(sources) == 1 and np.array_equal(flat, np.arange(ends[1])):
-            if ids.shape == sources[0].shape:
-                return sources[0]
-        else:
-            inside = [((flat >= a) & (flat < b)).nonzero()[0] for a, b in itertools.pairwise(ends)]
-            parts = tuple((places, flat[places] - start) for places, start in zip(inside, ends))
-            most = int(np.bincount(flat[flat >= 0]).max(initial=0))
-        if constants is not None and (flat < 0).any():
-            bias = self.numbers.zeros(flat.size)
-            bias[flat < 0] = self._floats(constants)[-1 - flat[flat < 0]]
-            bias = bias.reshape(ids.shape)
-        inputs, sizes = tuple(source.number for source in sources), tuple(source.shape for source in sources)
-        shared = most if most > 1 else 0  # times that one element is used, so that rows are added up
-        return self._emit(
-            Pick(inputs=inputs, shape=ids.shape, fan=shared, terms=0, bias=bias, numbers=self.numbers, parts=parts, sizes=sizes)
-        )
-
-    def _alive(self, last: int, size: int, outputs: int, dtype: np.dtype[Any]) -> Model:
-        """Only what the output depends on."""
-        alive = {last}
-        for number in range(last, 0, -1):
-            if number in alive:
-                alive.update(self.operators[number - 1].inputs)
-        kept = sorted(alive - {0})
-        if not kept:
-            raise Malformed("the model computes nothing")
-        place = {0: 0} | {number: i + 1 for i, number in enumerate(kept)}
-        operators = [self.operators[number - 1] for number in kept]
-        operators = [replace(op, inputs=tuple(place[value] for value in op.inputs)) for op in operators]
-        bends = {self.names[number]: place[number] - 1 for number in kept if number in self.names}
-        return Model(tuple(operators), bends, size, outputs, dtype)
-
-    def _node(self, node: Node) -> None:
-        if node.op == "Constant":
-            value = node.attribute("value", None)
-            if value is None:
-                raise node.unknown("a Constant without a tensor `value`")
-            self.constants[node.outputs[0]] = value
-        elif node.op in LAYOUT:
-            self._layout(node)
-        elif node.op in COMPUTED:
-            self.values[node.outputs[0]] = COMPUTED[node.op](self, node)
-        else:
-            raise Malformed(f"{node}: the operator {node.op} is not understood")
-
-    def _layout(self, node: Node) -> None:
-        names = [name for name in node.inputs if name] if node.op == "Concat" else node.inputs[:1]
-        fill = node.attribute("value", 0.0) if self.opset < 11 else node.constant(2) if node.has(2) else 0.0
-        if all(name in self.constants for name in names):
-            made = _run(node, [self.constants[name] for name in names], fill)
-            self.constants.update(zip(node.outputs, made))
-            return
-        sources: list[_Value] = []
-        ids, fixed = [], [np.asarray(fill).astype(np.float32 if isinstance(fill, float) else None).reshape(1)]
-        for name in names:
-            if name in self.values:
-                ids.append(self.values[name].ids + sum(source.ids.size for source in sources))
-                sources.append(self.values[name])
-            else:
-                value = self.constants[name]
-                ids.append(-1 - sum(part.size for part in fixed) - np.arange(value.size).reshape(value.shape))
-                fixed.append(value.reshape(-1))
-        for name, array in zip(node.outputs, _run(node, ids, -1)):
-            self.values[name] = self._moved(sources, np.ascontiguousarray(array), np.concatenate(fixed))
-
-    def _gemm(self, node: Node) -> _Value:
-        alpha, beta = node.attribute("alpha", 1.0), node.attribute("beta", 1.0)
-        x, weight = self.values[node.inputs[0]], node.constant(1)
-        if node.attribute("transA", 0):
-            x = self._moved([x], x.ids.T)
-        weight = self._floats(weight.T if node.attribute("transB", 0) else weight)
-        bias = self._floats(node.constant(2)) if node.has(2) else None
-        scaled = 2 * (alpha != 1 or beta != 1)
-        if scaled:
-            weight = weight * self.numbers.array(alpha)[()]
-            bias = None if bias is None else bias * self.numbers.array(beta)[()]
-        return self._matrix(node, x, weight, bias, scaled)
-
-    def _matrix(self, node: Node, x: _Value, weight: Array, bias: Array | None = None, scaled: int = 0) -> _Value:
-        if weight.ndim != 2 or not x.shape or x.shape[-1] != len(weight):
-            raise node.unknown(f"a product of {list(x.shape)} and {list(weight.shape)}")
-        shape, counts = (*x.shape[:-1], weight.shape[1]), len(weight) + (bias is not None) + scaled
-        weight, bias = np.ascontiguousarray(weight), None if bias is None else np.broadcast_to(bias, shape)
-        fan = max(weight.shape) + 1
-        return self._emit(Matrix(inputs=(x.number,), shape=shape, weight=weight, bias=bias, fan=fan, terms=counts, rough=scaled))
-
-    def _matmul(self, node: Node) -> _Value:
-        if node.is_constant(1):
-            return self._matrix(node, self.values[node.inputs[0]], self._floats(node.constant(1)))
-        x, weight = self.values[node.inputs[1]], self._floats(node.constant(0))
-        if len(x.shape) < 2:
-            raise node.unknown("a product with a vector")
-        y = self._matrix(node, self._moved([x], x.ids.swapaxes(-1, -2)), weight.T)
-        return self._moved([y], y.ids.swapaxes(-1, -2))
-
-    def _operands(self, node: Node) -> tuple[_Value, Array]:
-        """The variable and the constant of a node that has one of each, of one shape."""
+    def _operands(self, node: Node) -> tuple[Array, Array]:
+        """The variable and the constant of a node that has one of each."""
         at = 1 if node.is_constant(1) else 0
-        constant = self._floats(node.constant(at))
-        x = self.values[node.inputs[1 - at]]
-        shape = np.broadcast_shapes(x.shape, constant.shape)
-        return self._moved([x], np.broadcast_to(x.ids, shape)), np.broadcast_to(constant, shape)
+        return self.tensors[node.inputs[1 - at]], self._floats(node.constant(at))
 
-    def _add(self, node: Node) -> _Value:
+    # Operators that compute.
+
+    def _concat(self, node: Node) -> Array:
+        return np.concatenate([self.tensors[name] for name in node.inputs], node.attribute("axis", None))
+
+    def _pad(self, node: Node) -> Array:
+        fill, pads = np.float64(node.attribute("value", 0.0)), node.integers(1, "pads", ())
+        x, fill = self.tensors[node.inputs[0]], self._floats(node.constant(2) if node.has(2) else fill)
+        if node.attribute("mode", b"constant") != b"constant" or node.has(3):
+            raise node.unknown("a mode of padding other than constant, or padding of some axes,")
+        ids = padded(node, x, 0, pads)
+        return self._scale(ids, None, np.where(ids < 0, fill, self.numbers.zeros(1)), terms=0) if fill else ids
+
+    def _gemm(self, node: Node) -> Array:
+        if node.attribute("alpha", 1.0) != 1 or node.attribute("beta", 1.0) != 1 or node.attribute("transA", 0):
+            raise node.unknown("an alpha or beta other than 1, or transA,")
+        weight, bias = self._floats(node.constant(1)), self._floats(node.constant(2)) if node.has(2) else None
+        return self._matrix(self.tensors[node.inputs[0]], weight.T.copy() if node.attribute("transB", 0) else weight, bias)
+
+    def _matmul(self, node: Node) -> Array:
+        x, weight = self._operands(node)
+        return self._matrix(x, weight) if node.is_constant(1) else self._matrix(x.swapaxes(-1, -2), weight.T).swapaxes(-1, -2)
+
+    def _add(self, node: Node) -> Array:
         sign = -1 if node.op == "Sub" else 1
         if not (node.is_constant(0) or node.is_constant(1)):
-            pair = [self.values[name] for name in node.inputs]
-            shape = np.broadcast_shapes(*(x.shape for x in pair))
-            inputs = tuple(self._moved([x], np.broadcast_to(x.ids, shape)).number for x in pair)
-            return self._emit(Sum(inputs=inputs, shape=shape, fan=0, terms=1, sign=sign))
+            return self._total(self.tensors[node.inputs[0]], self.tensors[node.inputs[1]], (1, sign))
         x, shift = self._operands(node)
         if sign == -1 and node.is_constant(0):
-            return self._scale(x, self.numbers.array(-np.ones(x.shape)), shift)
-        shift = shift if sign == 1 else -shift
-        before = self.operators[x.number - 1] if x.number else None
-        if isinstance(before, Matrix) and before.bias is None:  # the bias of a product
-            return self._emit(replace(before, bias=shift, terms=before.terms + 1))
-        return self._scale(x, None, shift)
+            return self._scale(x, self.numbers.array([-1]), shift)
+        value = self._value(x)
+        before, bias = self.operators[value - 1] if value else None, sign * shift
+        fits = np.broadcast_shapes(x.shape, bias.shape) == x.shape
+        if fits and isinstance(before, Linear) and before.terms and before.bias is None:  # the bias of a product
+            bias = np.broadcast_to(bias, x.shape).reshape(-1)
+            return self._emit(replace(before, bias=bias, terms=before.terms + 1), x.shape)
+        return self._scale(x, None, bias)
 
-    def _scale(self, x: _Value, weight: Array | None, bias: Array | None = None, rough: int = 0) -> _Value:
-        fan = int(weight is not None)
-        return self._emit(
-            Scale(inputs=(x.number,), shape=x.shape, weight=weight, bias=bias, fan=fan, terms=1 + rough, rough=rough)
-        )
-
-    def _times(self, node: Node) -> _Value:
+    def _times(self, node: Node) -> Array:
         divide = node.op == "Div"
-        if (divide and not node.is_constant(1)) or (node.is_constant(1) and divide and not np.all(node.constant(1))):
+        if divide and not (node.is_constant(1) and np.all(node.constant(1))):
             raise node.unknown("a division by a variable or by zero")
         x, factor = self._operands(node)
-        return self._scale(x, 1 / factor if divide else factor, rough=int(divide))
+        return self._scale(x, 1 / factor if divide else factor, None, terms=1 + divide, rough=int(divide))
 
-    def _bend(self, node: Node) -> _Value:
-        leak = node.attribute("alpha", float(np.float32(0.01))) if node.op == "LeakyRelu" else 0
+    def _relu(self, node: Node) -> Array:
+        """One neuron for twins: relu(-z) = relu(z) - z, for real numbers."""
+        x = self.tensors[node.inputs[0]]
+        value = self._value(x)
+        before, z, size = self.operators[value - 1] if value else None, np.arange(*self.starts[value : value + 2]), x.size
+        found = twins(before) if self.real and isinstance(before, Linear) else None
+        first, sign = found or (np.arange(size), np.ones(size))
+        kept, opposite = np.unique(first), np.flatnonzero(sign < 0)
+        y = self._emit(Bend(inputs=(self._value(z[kept]),), size=len(kept), neurons=kept, whole=size), (len(kept),))
+        self.bends[node.output] = len(self.operators)
+        if found is None:
+            return y.reshape(x.shape)
+        to, ids = np.append(np.arange(size), opposite), np.append(y[np.searchsorted(kept, first)], z[opposite])
+        return self._sparse(x.shape, to, ids)
+
+    def _leaky(self, node: Node) -> Array:
+        """max(z, leak z) as leak z + (1 - leak) relu(z)."""
+        leak = self.numbers.array(node.attribute("alpha", float(np.float32(0.01))))[()]
         if not 0 <= leak <= 1:
             raise node.unknown(f"a slope of {leak}")
-        x = self.values[node.inputs[0]]
-        value = self._emit(Bend((x.number,), x.shape, self.numbers.array(leak)[()], 0))
-        self.names[value.number] = node.outputs[0]
-        return value
+        return self._total(self.tensors[node.inputs[0]], self._relu(node), (leak, 1 - leak), rough=1)
 
-    def _windows(self, node: Node, weight: Array, groups: int, bias: Array | None = None) -> _Value:
-        x, kernel = self.values[node.inputs[0]], weight.shape[2:]
-        axes = len(kernel)
-        flat, strides = node.attribute("pads", [0] * 2 * axes), tuple(node.attribute("strides", [1] * axes))
-        dilations, pads = tuple(node.attribute("dilations", [1] * axes)), tuple(zip(flat[:axes], flat[axes:]))
-        expected = (axes, 2 * axes, axes, tuple(kernel), b"NOTSET", axes + 2)
-        got = (len(strides), len(flat), len(dilations), tuple(node.attribute("kernel_shape", kernel)))
-        if expected != (*got, node.attribute("auto_pad", b"NOTSET"), len(x.shape)) or not axes:
-            raise node.unknown(f"auto_pad, or a kernel {list(kernel)} on {list(x.shape)} with {strides}, {flat}, {dilations},")
-        spans = zip(x.shape[2:], kernel, strides, pads, dilations)
-        sizes = [(n + sum(p) - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in spans]
-        fits = groups > 0 and len(weight) % groups == 0 and x.shape[1] == weight.shape[1] * groups
-        if not fits or min(*sizes, *strides, *dilations) < 1 or min(flat) < 0:
-            raise node.unknown(f"{groups} groups, strides {strides}, pads {flat}, dilations {dilations} on {list(x.shape)}")
-        shape = (x.shape[0], len(weight), *sizes)
-        count = math.prod(kernel)
-        bias = None if bias is None else np.broadcast_to(bias.reshape(-1, *[1] * axes), shape)
-        parts: dict[str, Any] = {"shape": shape, "bias": bias, "weight": weight, "size": x.shape, "groups": groups}
-        parts |= {"strides": strides, "pads": pads, "dilations": dilations}
-        fan, terms = max(len(weight) // groups, weight.shape[1]) * count + 1, weight.shape[1] * count + (bias is not None)
-        return self._emit(Conv(inputs=(x.number,), numbers=self.numbers, fan=fan, terms=terms, **parts))
+    def _conv(self, node: Node) -> Array:
+        """A product of what the kernel sees, place by place, with the kernels as columns."""
+        x, weight, groups = self.tensors[node.inputs[0]], self._floats(node.constant(1)), node.attribute("group", 1)
+        if groups != 1:  # kernels over all channels, with zeros
+            own = np.repeat(np.eye(groups, dtype=int), len(weight) // groups, 0).reshape(-1, groups, *[1] * (weight.ndim - 1))
+            weight = (own * weight[:, None]).reshape(len(weight), -1, *weight.shape[2:])
+        kernel, axes = weight.shape[2:], weight.ndim - 2
+        strides, dilations = node.attribute("strides", [1] * axes), node.attribute("dilations", [1] * axes)
+        known = node.attribute("auto_pad", b"NOTSET") == b"NOTSET" and tuple(node.attribute("kernel_shape", kernel)) == kernel
+        fits = len(strides) == len(dilations) == axes == x.ndim - 2 and x.shape[1] == weight.shape[1]
+        if not known or not fits or min(*strides, *dilations) < 1:
+            raise node.unknown(f"auto_pad, or a kernel {weight.shape} on {x.shape} with {strides}, {dilations},")
+        spans = [dilation * (n - 1) + 1 for n, dilation in zip(kernel, dilations)]
+        seen = sliding_window_view(padded(node, x, 2, node.attribute("pads", [0] * 2 * axes)), spans, tuple(range(2, x.ndim)))
+        seen = seen[(slice(None),) * 2 + tuple(slice(None, None, step) for step in (*strides, *dilations))]
+        if seen.size > MOST_ELEMENTS:
+            raise node.unknown(f"what kernels see, {seen.shape},")
+        seen = np.moveaxis(seen, 1, axes + 1)  # [batch, *sizes, channels, *kernel]
+        bias, columns = self._floats(node.constant(2)) if node.has(2) else None, weight.reshape(len(weight), -1).T.copy()
+        return np.moveaxis(self._matrix(seen.reshape(*seen.shape[: axes + 1], -1), columns, bias), -1, 1)
 
-    def _conv(self, node: Node) -> _Value:
-        bias = self._floats(node.constant(2)) if node.has(2) else None
-        return self._windows(node, self._floats(node.constant(1)), node.attribute("group", 1), bias)
-
-    def _average(self, node: Node) -> _Value:
-        """A convolution by ones, channel by channel, over how many elements each window has."""
-        channels = self.values[node.inputs[0]].shape[1]
-        ones = self.numbers.array(np.ones((channels, 1, *node.attribute("kernel_shape", ()))))
-        padded = node.attribute("count_include_pad", 0)
-        if node.attribute("ceil_mode", 0):
-            raise node.unknown("ceil_mode")
-        y = self._windows(node, ones, channels)
-        window = self.operators[-1]
-        assert isinstance(window, Conv)
-        inside = window.forward([self.numbers.array(np.ones((1, *window.size)))], absolute=True)[0]
-        return self._scale(y, 1 / (inside * 0 + math.prod(ones.shape[2:]) if padded else inside), rough=1)
-
-    def _reduce(self, node: Node) -> _Value:
+    def _reduce(self, node: Node) -> Array:
         """Sums or means over axes: a product with a column of ones."""
-        x = self.values[node.inputs[0]]
-        axes = node.integers(1, "axes", ())
+        x, axes = self.tensors[node.inputs[0]], node.integers(1, "axes", ())
         if not axes and node.attribute("noop_with_empty_axes", 0):
             raise node.unknown("noop_with_empty_axes")
-        gone = sorted(range(len(x.shape))[axis] for axis in axes) or list(range(len(x.shape)))
-        rest = [i for i in range(len(x.shape)) if i not in gone]
-        count = math.prod(x.shape[i] for i in gone)
-        moved = self._moved([x], x.ids.transpose(*rest, *gone).reshape(*(x.shape[i] for i in rest), count))
-        y = self._matrix(node, moved, self.numbers.array(np.ones((count, 1))))
+        axes = tuple(range(x.ndim)[axis] for axis in axes or range(x.ndim))
+        rows = np.moveaxis(x, axes, range(-len(axes), 0)).reshape(*np.delete(x.shape, axes), -1)
+        y = self._matrix(rows, self.numbers.array(np.ones((rows.shape[-1], 1))))[..., 0]
         if node.op == "ReduceMean":
-            y = self._scale(y, 1 / self.numbers.array(np.full(y.shape, float(count))), rough=1)
-        keep = node.attribute("keepdims", 1)
-        return self._moved([y], y.ids.reshape([1 if i in gone else n for i, n in enumerate(x.shape) if keep or i not in gone]))
+            y = self._scale(y, 1 / self.numbers.array([rows.shape[-1]]), None, terms=2, rough=1)
+        return np.expand_dims(y, axes) if node.attribute("keepdims", 1) else y
 
-    def _normalise(self, node: Node) -> _Value:
+    def _normalise(self, node: Node) -> Array:
         """scale (x - mean) / sqrt(variance + epsilon) + shift, channel by channel."""
-        x = self.values[node.inputs[0]]
-        scale, shift, mean, variance = (self._floats(node.constant(i)) for i in (1, 2, 3, 4))
-        epsilon = node.attribute("epsilon", float(np.float32(1e-5)))
+        x, epsilon = self.tensors[node.inputs[0]], node.attribute("epsilon", float(np.float32(1e-5)))
+        parts = (self._floats(node.constant(i)).reshape(-1, *[1] * (x.ndim - 2)) for i in (1, 2, 3, 4))
+        scale, shift, mean, variance = parts
         node.attribute("momentum", 0.9)
-        trains = node.attribute("training_mode", 0) or not node.attribute("spatial", 1) or len(node.outputs) > 1
-        if self.numbers.exact or trains or not 0 < epsilon < 1 or (variance < 0).any():
+        if self.numbers.exact or node.attribute("training_mode", 0) or not 0 < epsilon < 1 or (variance < 0).any():
             raise node.unknown("a BatchNormalization that trains, or a square root in rational arithmetic,")
         factor = scale / np.sqrt(variance + epsilon)
-        made = (factor, shift - mean * factor, np.abs(shift) + 2 * np.abs(mean * factor))
-        weight, bias, size = (np.broadcast_to(m.reshape(-1, *[1] * (len(x.shape) - 2)), x.shape) for m in made)
-        parts = {"weight": weight, "bias": bias, "bias_size": size}
-        return self._emit(Scale(inputs=(x.number,), shape=x.shape, fan=1, terms=8, rough=8, **parts))
+        return self._scale(self._scale(x, None, -mean, terms=8), factor, shift, terms=8, rough=8)
 
 
-COMPUTED = {
-    name: reader
-    for reader, names in {
-        _Reader._gemm: "Gemm",
-        _Reader._matmul: "MatMul",
-        _Reader._add: "Add Sub",
-        _Reader._times: "Mul Div",
-        _Reader._bend: "Relu LeakyRelu",
-        _Reader._conv: "Conv",
-        _Reader._average: "AveragePool",
-        _Reader._reduce: "ReduceMean ReduceSum",
-        _Reader._normalise: "BatchNormalization",
-    }.items()
-    for name in names.split()
+COMPUTED: dict[str, Callable[[_Reader, Node], Array]] = {
+    **dict.fromkeys(("Add", "Sub"), _Reader._add),
+    **dict.fromkeys(("Mul", "Div"), _Reader._times),
+    **dict.fromkeys(("ReduceSum", "ReduceMean"), _Reader._reduce),
+    "Gemm": _Reader._gemm,
+    "MatMul": _Reader._matmul,
+    "Conv": _Reader._conv,
+    "BatchNormalization": _Reader._normalise,
+    "Relu": _Reader._relu,
+    "LeakyRelu": _Reader._leaky,
+    "Concat": _Reader._concat,
+    "Pad": _Reader._pad,
 }
-
-
-def _run(node: Node, arrays: list[Array], fill: Any) -> list[Array]:
-    """The outputs of a node that moves elements."""
-    made = concat(node, arrays) if node.op == "Concat" else pad(node, arrays[0], fill) if node.op == "Pad" else None
-    made = LAYOUT[node.op](node, arrays[0]) if made is None else made
-    return made if isinstance(made, list) else [made]
-
-
-def _array(tensor: onnx.TensorProto) -> Array:
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        raise Malformed(f"the tensor {tensor.name!r} is in another file, which no digest covers")
-    try:
-        return numpy_helper.to_array(tensor)
-    except Exception as reason:  # damaged data raise many kinds
-        raise Malformed(f"the tensor {tensor.name!r} is damaged ({reason})") from reason

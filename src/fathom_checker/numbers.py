@@ -47,15 +47,15 @@ class Numbers:
         return x if self.exact else x + (np.abs(x) * (4 * UNIT) + TINY)
 
     def down(self, x: Array) -> Array:
-        return x if self.exact else x - (np.abs(x) * (4 * UNIT) + TINY)
+        return -self.up(-x)
 
     def dot(self, a: Array, b: Array) -> Array:
-        """[P] sums over everything but the first axis; rounded, and charged for by the caller."""
-        a, b = a.reshape(len(a), -1), b.reshape(len(b), -1)
+        """[P] sums of products of rows; rounded, and charged for by the caller."""
         return (a * b).sum(1) if self.exact else np.einsum("pi,pi->p", a, b)
 
     def floor(self, x: Array) -> Array:
         """A lower bound, where what is no number says nothing."""
+        assert not self.exact or not any(isinstance(value, float) for value in x.flat), "a float among rational numbers"
         return x if self.exact else np.where(np.isnan(x), -np.inf, x)
 
 
@@ -77,13 +77,8 @@ def nearest(value: Fraction, dtype: Any) -> float:
     """A rational number rounded once to a floating-point type, ties to even.
 
     Raises:
-        OverflowError: it is beyond the type's largest.
+        OverflowError: it is beyond the type's largest, or next to that.
     """
-    info = np.finfo(dtype)
-    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length()
-    exponent -= abs(value) < Fraction(2) ** exponent
-    unit = Fraction(2) ** (max(exponent, int(info.minexp)) - info.nmant)
-    rounded = round(value / unit) * unit
-    if abs(rounded) > Fraction(float(info.max)):
-        raise OverflowError(f"a number beyond {info.dtype}")
-    return float(rounded)
+    near = np.dtype(dtype).type(float(value))  # perhaps rounded twice; a tie between floats is a float64, and rounded once
+    about = [float(x) for x in (near, np.nextafter(near, -np.inf, dtype=dtype), np.nextafter(near, np.inf, dtype=dtype))]
+    return min(about, key=lambda x: abs(Fraction(x) - value))

@@ -1,14 +1,12 @@
-"""Operators: forward on values [n, *shape], backward on rows [P, *shape], and forward with |W|.
+"""Operators on flat values: forward [n, in] -> [n, out], backward on rows [P, out] -> [P, in], and forward with |W|.
 
-A linear one is y = W v + bias, W and bias exactly as stored. What computing with them may lose is said by three counts: `fan`,
-roundings in one element of W v or of a row times W (0: nothing is computed); `rough`, roundings that made a stored number; and
-`terms`, roundings in one element of the float32 program's y.
+A linear one is y = W v + bias, with W as a list of entries or as a dense matrix. What computing with it may lose is said by three
+counts: `fan`, roundings in one element of W v + bias or of a row times W (0: nothing is computed); `rough`, roundings that made a
+stored number; and `terms`, roundings in one element of the float32 program's y.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,160 +15,131 @@ import numpy as np
 
 from fathom_checker.numbers import Array, Numbers
 
-Shape = tuple[int, ...]
+BLOCK = 1 << 18  # numbers gathered at once: what a processor holds close by
+FEW = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Entries:
+    """y[to] += weight * v[at], an entry at a time; an entry without weight counts once."""
+
+    numbers: Numbers
+    to: Array  # ascending
+    at: Array
+    weight: Array | None
+    size: int  # of y
+    begins: Array  # the first entry of each element of y that has one
+    places: Array  # that element
+
+    @staticmethod
+    def sorted(numbers: Numbers, to: Array, at: Array, weight: Array | None, size: int) -> Entries:
+        order = np.argsort(to, kind="stable")
+        places, begins = np.unique(to[order], return_index=True)
+        return Entries(numbers, to[order], at[order], None if weight is None else weight[order], size, begins, places)
+
+    @property
+    def most(self) -> int:
+        """Of entries for one element."""
+        return int(np.bincount(self.to).max(initial=0))
+
+    def apply(self, v: Array, *, absolute: bool = False) -> Array:
+        """[n, size] from [n, *]; `absolute`: with the magnitudes of the weights."""
+        weight = np.abs(self.weight) if absolute and self.weight is not None else self.weight
+        if len(self.at) == v.shape[1] == self.size and np.array_equal(self.at, self.to):
+            return v if weight is None else v * weight
+        y = self.numbers.zeros(len(v), self.size)
+        step = max(1, BLOCK // max(1, len(self.at)))
+        for rows in (slice(start, start + step) for start in range(0, len(v), step)):
+            part = np.take(v[rows], self.at, axis=1)
+            part = part if weight is None else part * weight
+            part = part if len(self.places) == len(self.at) else np.add.reduceat(part, self.begins, axis=1)
+            y[rows, slice(None) if len(self.places) == self.size else self.places] = part
+        return y
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Linear:
-    """Base: `inputs` are numbers of values, `shape` is the output's."""
+    """Base: `inputs` are numbers of values, `size` is the output's."""
 
     inputs: tuple[int, ...]
-    shape: Shape
+    size: int
     fan: int
     terms: int
     rough: int = 0
-    bias: Array | None = None  # of the output's shape
-    bias_size: Array | None = None  # at least the magnitudes that the bias was computed from; None: |bias|
+    bias: Array | None = None  # [size]
 
     def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
         """W v, or |W| v."""
         raise NotImplementedError
 
-    def back(self, a: Array) -> tuple[Array, ...]:
+    def back(self, a: Array) -> list[Array]:
         """Rows over the output as rows over each input."""
         raise NotImplementedError
 
-    def rows(self, index: Array) -> Array | None:
-        """The rows of W for flat elements of y, where they are stored as such."""
-        return None
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Sparse(Linear):
+    """By entries; v is the inputs laid end to end."""
+
+    forth: Entries
+    transposed: Entries
+    ends: Array  # where inputs end but the last
+
+    def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
+        return self.forth.apply(values[0] if len(values) == 1 else np.concatenate(values, 1), absolute=absolute)
+
+    def back(self, a: Array) -> list[Array]:
+        return np.split(self.transposed.apply(a), self.ends, 1)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Matrix(Linear):
-    """y = v W over the last axis; `weight` [in, out]."""
+    """y = v W, block after block: v is [blocks, in], y is [blocks, out], `weight` is [in, out]."""
 
     weight: Array
 
     def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
-        return np.asarray(np.matmul(values[0], np.abs(self.weight) if absolute else self.weight))
-
-    def back(self, a: Array) -> tuple[Array, ...]:
-        return (np.matmul(a.reshape(-1, a.shape[-1]), self.weight.T).reshape(*a.shape[:-1], len(self.weight)),)
-
-    def rows(self, index: Array) -> Array | None:
-        single = math.prod(self.shape[:-1]) == 1
-        return self.weight.T[index].reshape(-1, *self.shape[:-1], len(self.weight)) if single else None
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Scale(Linear):
-    """y = weight * v, elementwise; `weight` of the output's shape, or None for 1."""
-
-    weight: Array | None
-
-    def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
-        return values[0] if self.weight is None else values[0] * (np.abs(self.weight) if absolute else self.weight)
-
-    def back(self, a: Array) -> tuple[Array, ...]:
-        return (a if self.weight is None else a * self.weight,)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Sum(Linear):
-    """The first input plus or minus the second."""
-
-    sign: int
-
-    def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
-        return values[0] + values[1] if absolute or self.sign == 1 else values[0] - values[1]
-
-    def back(self, a: Array) -> tuple[Array, ...]:
-        return (a, a if self.sign == 1 else -a)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Pick(Linear):
-    """Elements of the inputs in new places; the others are the bias's. `parts`: (places, elements) an input; None: reshaped."""
-
-    numbers: Numbers
-    parts: tuple[tuple[Array, Array], ...] | None
-    sizes: tuple[Shape, ...]  # of the inputs
-
-    def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
-        count = len(values[0])
-        if self.parts is None:
-            return values[0].reshape(count, *self.shape)
-        y = self.numbers.zeros(count, math.prod(self.shape))
-        for (places, elements), value in zip(self.parts, values):
-            y[:, places] = value.reshape(count, -1)[:, elements]
-        return y.reshape(count, *self.shape)
-
-    def back(self, a: Array) -> tuple[Array, ...]:
-        if self.parts is None:
-            return (a.reshape(len(a), *self.sizes[0]),)
-        flat, rows = a.reshape(len(a), -1), []
-        for (places, elements), size in zip(self.parts, self.sizes):
-            row = self.numbers.zeros(len(a), math.prod(size))
-            while len(elements):  # every element once a round, so that no assignment overwrites another
-                _, first = np.unique(elements, return_index=True)
-                row[:, elements[first]] += flat[:, places[first]]
-                places, elements = np.delete(places, first), np.delete(elements, first)
-            rows.append(row.reshape(len(a), *size))
-        return tuple(rows)
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Conv(Linear):
-    """Convolution over the trailing axes; v [batch, in, *size], `weight` [out, in / groups, *kernel]."""
-
-    numbers: Numbers
-    weight: Array
-    size: Shape  # of the input
-    strides: Shape
-    pads: tuple[tuple[int, int], ...]
-    dilations: Shape
-    groups: int
-
-    def _offsets(self, *, absolute: bool = False) -> list[tuple[Array, tuple[slice, ...]]]:
-        """At every offset, the kernel [groups, out / groups, in / groups], and where it reads in the padded input."""
         weight = np.abs(self.weight) if absolute else self.weight
-        found = []
-        for place, offset in enumerate(itertools.product(*map(range, weight.shape[2:]))):
-            ends = zip(offset, self.dilations, self.strides, self.shape[2:])
-            where = (slice(o * d, o * d + s * (n - 1) + 1, s) for o, d, s, n in ends)
-            part = np.ascontiguousarray(weight.reshape(*weight.shape[:2], -1)[:, :, place])
-            found.append((part.reshape(self.groups, -1, weight.shape[1]), (slice(None), slice(None), *where)))
-        return found
+        return np.matmul(values[0].reshape(-1, len(weight)), weight).reshape(len(values[0]), -1)
 
-    def forward(self, values: Sequence[Array], *, absolute: bool) -> Array:
-        v = np.pad(values[0].reshape(-1, *self.size[1:]), [(0, 0), (0, 0), *self.pads])
-        total = self.numbers.zeros(len(v), self.groups, len(self.weight) // self.groups, math.prod(self.shape[2:]))
-        for kernel, where in self._offsets(absolute=absolute):
-            total += np.matmul(kernel, v[where].reshape(len(v), self.groups, kernel.shape[2], -1))
-        return total.reshape(len(values[0]), *self.shape)
-
-    def back(self, a: Array) -> tuple[Array, ...]:
-        flat = a.reshape(-1, self.groups, len(self.weight) // self.groups, math.prod(self.shape[2:]))
-        whole = [n + before + after for n, (before, after) in zip(self.size[2:], self.pads)]
-        rows = self.numbers.zeros(len(flat), self.size[1], *whole)
-        for kernel, where in self._offsets():
-            rows[where] += np.matmul(kernel.swapaxes(1, 2), flat).reshape(len(flat), self.size[1], *self.shape[2:])
-        inner = (slice(before, before + n) for n, (before, _) in zip(self.size[2:], self.pads))
-        return (rows[(slice(None), slice(None), *inner)].reshape(len(a), *self.size),)
+    def back(self, a: Array) -> list[Array]:
+        return [np.matmul(a.reshape(-1, self.weight.shape[1]), self.weight.T).reshape(len(a), -1)]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Bend:
-    """max(z, leak z), elementwise, with leak in [0, 1]; `start` is the number of its first neuron."""
+    """max(z, 0), elementwise; `neurons` are the numbers of its elements [size]."""
 
     inputs: tuple[int, ...]
-    shape: Shape
-    leak: Any  # float or Fraction
-    start: int
-
-    @property
-    def neurons(self) -> slice:
-        return slice(self.start, self.start + math.prod(self.shape))
+    size: int
+    neurons: Array
+    whole: int  # elements of the tensor in the file, of which twins are left out
 
 
 Operator = Linear | Bend
+
+
+def twins(linear: Linear) -> tuple[Array, Array] | None:
+    """Which outputs are 1 or -1 times an earlier one: [size] the first such, or itself, and [size] the sign; None where none is.
+
+    Rows of at most FEW weights and the bias are compared as they are stored, to the bit; none that were rounded on the way.
+    """
+    if isinstance(linear, Matrix) and linear.size == linear.weight.shape[1]:
+        to, at = linear.weight.T.nonzero()
+        weight = linear.weight[at, to]
+    elif isinstance(linear, Sparse):
+        to, at, weight = linear.forth.to, linear.forth.at, linear.forth.weight
+    else:
+        return None
+    first, sign, seen = np.arange(linear.size), np.ones(linear.size, np.int64), dict[Any, int]()
+    ends = np.searchsorted(to, np.arange(linear.size + 1))
+    for j in np.flatnonzero((np.diff(ends) <= FEW) & (linear.rough == 0)).tolist():
+        places = tuple(at[ends[j] : ends[j + 1]].tolist())
+        row = [1] * len(places) if weight is None else weight[ends[j] : ends[j + 1]].tolist()
+        row.append(0 if linear.bias is None else linear.bias[j])
+        same, opposite = (places, tuple(row)), (places, tuple(-value for value in row))
+        if opposite in seen:
+            first[j], sign[j] = seen[opposite], -1
+        else:
+            first[j] = seen.setdefault(same, j)
+    return None if (first == np.arange(linear.size)).all() else (first, sign)

@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from fathom_checker.certificate import Certificate
 from fathom_checker.numbers import Array
 from fathom_checker.reading import Rejected
@@ -57,15 +59,14 @@ def require_answered(question: Question, certificate: Certificate) -> None:
         coefficients = {place: Fraction(value) for place, value in enumerate(values) if value}
         specs[spec][clause].append(normal(coefficients, Fraction(constant), strict=bool(strict)))
     lower, upper, number, of = (certificate[f"tree_{name}"] for name in ("lower", "upper", "set", "spec"))
-    same = defaultdict(list)  # a quick way to trees of just the box that is asked for
-    for tree in range(len(lower)):
-        same[lower[tree].tobytes(), upper[tree].tobytes()].append(tree)
+    about = defaultdict(list)
+    for tree, set_ in enumerate(number.tolist()):
+        about[set_].append(tree)
     for asked in question.obligations:
-        trees = same.get((asked.lower.tobytes(), asked.upper.tobytes()), [])
-        if not any(number[tree] == asked.number and _answers(specs[of[tree]], asked) for tree in trees):
-            around = (lower <= asked.lower).all(1) & (upper >= asked.upper).all(1) & (number == asked.number)
-            if not any(_answers(specs[of[tree]], asked) for tree in around.nonzero()[0]):
-                raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
+        trees = np.array(about[asked.number], np.int64)
+        around = (lower[trees] <= asked.lower).all(1) & (upper[trees] >= asked.upper).all(1)
+        if not any(_answers(specs[of[tree]], asked) for tree in trees[around]):
+            raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
 
 
 def _answers(clauses: list[list[Row]], asked: Obligation) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import zlib
 from pathlib import Path
 
-MOST_BYTES = 1 << 31
+MOST_BYTES, MOST_ELEMENTS = 1 << 31, 1 << 27
 
 
 class Malformed(Exception):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from fathom_checker.bounds import Bounder, State, take
+from fathom_checker.bounds import Bounder, Lines, State, take
 from fathom_checker.certificate import BOX, CLAUSE, CLIP, LEAF, PHASE, TIGHTEN, Certificate
 from fathom_checker.numbers import Array
-from fathom_checker.reading import Rejected
+from fathom_checker.reading import Malformed, Rejected
 from fathom_checker.region import on_box
 
 MOST_NODES = 4096  # at once
@@ -25,83 +25,69 @@ class Walk:
 
     def __init__(self, certificate: Certificate, bounder: Bounder) -> None:
         self.file, self.bounder, self.numbers = certificate, bounder, bounder.numbers
-        names = ("rows", "row_constant", "record_weights", "multipliers")
-        self.rows, self.constant, self.weights, self.multipliers = (self.numbers.array(certificate[name]) for name in names)
-        self.kind, self.index, self.spec = certificate["kind"], certificate["index"], certificate["tree_spec"][certificate.tree]
+        self.rows, self.constant = (self.numbers.array(certificate[name]) for name in ("rows", "row_constant"))
+        self.multipliers = self.numbers.array(certificate["multipliers"])
+        self.kind, self.index, self.spec = (certificate[name] for name in ("kind", "index", "tree_spec"))
         self.strict, self.clause = certificate["row_strict"] != 0, certificate["row_clause"]
         self.row_start = np.searchsorted(certificate["row_spec"], np.arange(len(certificate.clauses) + 1))
-        self.clauses = int(certificate.clauses.max(initial=0))
-        self.batch = max(1, min(MOST_NODES, bounder.memory // (128 * sum(bounder.widths))))
+        self.most_clauses, most_rows = int(certificate.clauses.max(initial=0)), int(np.diff(self.row_start).max(initial=1))
+        self.batch = max(1, min(MOST_NODES, bounder.most_nodes, bounder.most_rows // most_rows))
 
     def run(self) -> None:
-        trees = len(self.file["tree_lower"])
-        for start in range(0, trees, self.batch):
-            pool = [self._roots(np.arange(start, min(start + self.batch, trees)))]
+        trees = np.arange(len(self.file["tree_lower"]))
+        for start in range(0, len(trees), self.batch):
+            pool = self._alike(
+                self._roots(trees[start : start + self.batch])
+            )  # depth first, so that few states are alive at once
             while pool:
-                pool.extend(self._step(self._last(pool)))
+                state = pool.pop()
+                if len(state["node"]) > self.batch:
+                    pool.append(take(state, np.arange(self.batch, len(state["node"]))))
+                    state = take(state, np.arange(self.batch))
+                pool += self._step(state)
 
     def _roots(self, tree: Array) -> State:
         low = np.full((len(tree), self.bounder.model.neurons), -np.inf, object if self.numbers.exact else np.float64)
-        known = np.arange(self.clauses) < self.file.clauses[self.file["tree_spec"][tree]][:, None]
+        known = np.arange(self.most_clauses) < self.file.clauses[self.spec[tree]][:, None]
         boxes = {name: self.numbers.array(self.file[f"tree_{name}"][tree]) for name in ("lower", "upper")}
-        return {**boxes, "low": low, "high": -low, "open": known, "node": tree, "set": self.file["tree_set"][tree]}
-
-    def _last(self, pool: list[State]) -> State:
-        """A batch from the end of the pool: depth first, so that few states are alive at once."""
-        taken = [pool.pop()]
-        while pool and sum(len(part["node"]) for part in taken) < self.batch:
-            taken.append(pool.pop())
-        state = {name: np.concatenate([part[name] for part in taken]) for name in taken[0]} if len(taken) > 1 else taken[0]
-        if len(state["node"]) > self.batch:
-            pool.append(take(state, np.arange(self.batch, len(state["node"]))))
-            state = take(state, np.arange(self.batch))
-        return state
+        more = {"node": tree, "tree": tree, "set": self.file["tree_set"][tree]}
+        return {**boxes, "low": low, "high": -low, "open": known, **more}
 
     def _step(self, state: State) -> list[State]:
-        """Prove some nodes, and return the children of the others.
+        """Prove some nodes, all of the same flags, and return the children of the others.
 
         Raises:
             Rejected: one of the others is a leaf.
         """
-        for flag, work in ((TIGHTEN, self._tighten), (CLIP, self._clip)):
-            state = take(state, self._living(state))
-            node = state["node"]
-            which = (self.file["flags"][node] & flag != 0) | ((self.file.parent[node] < 0) & (flag == TIGHTEN))
-            part = state if which.all() else take(state, np.flatnonzero(which))
-            if which.any():
-                work(part)
-            if part is not state and which.any():
-                for name, array in part.items():
-                    state[name][which] = array
-        state = take(state, self._living(state))
+        state = self._living(state)
+        flags = self.file["flags"][state["node"][:1]]
+        root = state["node"][:1] < len(self.spec)
+        if ((flags & TIGHTEN != 0) | root).any():
+            self.bounder.tighten(state, self._inner(state["tree"]) if root.any() else {})
+            state = self._living(state)
+        if (flags & CLIP).any() and len(state["node"]):
+            self._clip(state)
+            state = self._living(state)
         leaf = self.kind[state["node"]] == LEAF
-        for part in self._parts(take(state, np.flatnonzero(leaf))):
-            self._leaf(part)
+        if leaf.any():
+            self._leaf(take(state, np.flatnonzero(leaf)))
         return self._children(take(state, np.flatnonzero(~leaf)))
 
-    def _tighten(self, state: State) -> None:
-        """At roots with the slopes that the file has for inner bounds; elsewhere by default ones."""
-        table, inner = self.file["inner_slopes"], {}
-        for root in state["node"][self.file.parent[state["node"]] < 0].tolist():
-            first, end = np.searchsorted(self.file["inner_tree"], [root, root + 1])
-            for j in range(first, end):
-                slopes = self.numbers.array(table[2 * j : 2 * j + 2]) / (255 if table.dtype == np.uint8 else 1)
-                inner[root, int(self.file["inner_neuron"][j])] = slopes
-        self.bounder.tighten(state, inner)
-
-    def _living(self, state: State) -> Array:
+    def _living(self, state: State) -> State:
         """The nodes that are not proved: some input may get there, and some clause is open."""
         crossed = (state["lower"] > state["upper"]).any(1) | (state["low"] > state["high"]).any(1)
-        return np.flatnonzero(state["open"].any(1) & ~crossed)
+        living = state["open"].any(1) & ~crossed
+        return state if living.all() else take(state, np.flatnonzero(living))
 
-    def _parts(self, state: State) -> list[State]:
-        """The nodes, so many at once as their rows fit into memory."""
-        size = max(1, self.bounder.most_rows // int(np.diff(self.row_start).max(initial=1)))
-        return [take(state, np.arange(at, min(at + size, len(state["node"])))) for at in range(0, len(state["node"]), size)]
+    def _inner(self, trees: Array) -> dict[tuple[int, int], Array]:
+        """By tree and neuron, the slopes that the file has for the bounds of its input."""
+        chosen = np.flatnonzero(np.isin(self.file["inner_tree"], trees))
+        slopes = self.numbers.array(self.file.slopes("inner_slopes", chosen))
+        return dict(zip(zip(self.file["inner_tree"][chosen].tolist(), self.file["inner_neuron"][chosen].tolist()), slopes))
 
     def _pairs(self, state: State) -> tuple[Array, Array]:
         """Every row of every open clause: the node's place in the state, and the row; clause after clause."""
-        spec = self.spec[state["node"]]
+        spec = self.spec[state["tree"]]
         counts = self.row_start[spec + 1] - self.row_start[spec]
         owner = np.repeat(np.arange(len(spec)), counts)
         row = self.row_start[spec][owner] + np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -110,26 +96,18 @@ class Walk:
 
     def _over(self, rows: Array) -> dict[int, Array]:
         """Rows over outputs (and inputs) by value."""
-        model, last = self.bounder.model, self.bounder.last
-        over = {last: rows[:, : model.outputs].reshape(-1, *model.operators[-1].shape)}
-        return over | {0: rows[:, model.outputs :]} if rows.shape[1] > model.outputs else over
+        outputs, last = self.bounder.model.outputs, self.bounder.last
+        return {last: rows[:, :outputs], **({0: rows[:, outputs:]} if rows.shape[1] > outputs else {})}
 
     def _clip(self, state: State) -> None:
         """Close clauses that a row's linear bound shows to be safe, and cut the boxes down to where none does."""
-        parts = self._parts(state)
-        for part in parts:
-            self._clip_part(part)
-        for name in ("lower", "upper", "open"):
-            state[name] = np.concatenate([part[name] for part in parts])
-
-    def _clip_part(self, state: State) -> None:
         numbers, (owner, row) = self.numbers, self._pairs(state)
         a, constant = self.bounder.backward(state, owner, self._over(self.rows[row]), self.bounder.all_lines(state))
         constant = numbers.down(constant + self.constant[row])
         value = self.bounder.minimise(state, owner, a, constant)
         proved = (value > 0) | (self.strict[row] & (value >= 0))
         low, high = state["lower"][owner], state["upper"][owner]
-        room = np.maximum(-on_box(numbers, a, constant, low, high), 0)
+        room = np.maximum(-on_box(numbers, a, constant, low, high), numbers.zeros(1))
         reach = numbers.up(numbers.up(room[:, None] / np.where(a == 0, 1, np.abs(a))))
         reach = reach if numbers.exact else np.where(np.isnan(reach), np.inf, reach)
         lower = np.where(a < 0, np.maximum(low, numbers.down(high - reach)), low)
@@ -146,36 +124,26 @@ class Walk:
             state["upper"][owner[begins]] = np.maximum.reduceat(upper, begins)
 
     def _leaf(self, state: State) -> None:
-        """Close the open clauses of leaves by their choices.
+        """Close the open clauses of leaves: by the record's weighted sum of the clause's rows, or by one of its rows.
 
         Raises:
             Rejected: one stays open.
         """
-        numbers, record = self.numbers, self.index[state["node"]]
-        owner, row = self._pairs(state)
-        weight = numbers.zeros(len(owner))
-        if self.weights.size:
-            column = row - self.row_start[self.spec[state["node"]]][owner]
-            weight = np.where(record[owner] >= 0, self.weights[record[owner], column], 0)
-        begins = starts(owner, self.clause[row])
-        sizes = np.diff(begins, append=len(owner))
-        summed = np.repeat(np.logical_or.reduceat(weight > 0, begins), sizes)  # rows of clauses that are bounded as one sum
-        keep = ~summed | (weight > 0)
-        group, owner, row, summed = np.repeat(begins, sizes)[keep], owner[keep], row[keep], summed[keep]
-        factor = np.where(summed, weight[keep], 1)
-        begins = starts(group, np.where(summed, 0, np.arange(len(group))))
-        terms, constants = factor[:, None] * self.rows[row], factor * self.constant[row]
-        strict, rows = np.logical_or.reduceat(self.strict[row], begins), np.add.reduceat(terms, begins)
+        numbers, record, (owner, row) = self.numbers, self.index[state["node"]], self._pairs(state)
+        weight, summed = numbers.zeros(len(owner)) + 1, (record >= 0)[owner]
+        column = row - self.row_start[self.spec[state["tree"]]][owner]
+        weight[summed] = numbers.array(self.file["record_weights"][record[owner[summed]], column[summed]])
+        begins = starts(owner, self.clause[row], np.where(summed, 0, np.arange(len(row))))
+        terms, constants = weight[:, None] * self.rows[row], weight * self.constant[row]
+        rows, strict = np.add.reduceat(terms, begins), np.logical_or.reduceat(self.strict[row] & (weight > 0), begins)
+        sizes = np.add.reduceat(np.abs(terms), begins), np.add.reduceat(np.abs(constants), begins)
         owner, clause = owner[begins], self.clause[row][begins]
-        lines, price = self.bounder.all_lines(state, self._places(state, record)), self._prices(state, record)
+        lines, price = self._choices(state, record)
         a, bound = self.bounder.backward(state, owner, self._over(rows), lines, price)
         bound = numbers.down(bound + np.add.reduceat(constants, begins))
-        if summed.any():  # what computing the sums may lose
-            outputs = [state[f"size {self.bounder.last}"].reshape(len(state["node"]), -1), state["size 0"]]
-            reach = np.concatenate(outputs, 1)[owner, : rows.shape[1]]
-            size = np.add.reduceat(np.abs(constants), begins) + numbers.dot(np.add.reduceat(np.abs(terms), begins), reach)
-            bound = numbers.down(bound - (numbers.gamma(len(self.rows) + 8) * size + numbers.tiny))
-        value = self.bounder.minimise(state, owner, a, bound)
+        reach = np.concatenate([state[f"size {self.bounder.last}"], state["size 0"]], 1)[owner, : rows.shape[1]]
+        lost = numbers.gamma(len(self.rows) + 8) * (sizes[1] + numbers.dot(sizes[0], reach)) + numbers.tiny  # computing the sums
+        value = self.bounder.minimise(state, owner, a, numbers.down(bound - lost))
         proved = (value > 0) | (strict & (value >= 0))
         state["open"][owner[proved], clause[proved]] = False
         left = np.flatnonzero(state["open"].any(1))
@@ -185,51 +153,41 @@ class Walk:
             self.reject(state, left, f"clause {which} is only known to be at least {best:.6g}")
 
     def reject(self, state: State, at: Array, words: str) -> None:
-        node = state["node"][at[0]]
-        raise Rejected(f"node {node} (leaf of tree {self.file.tree[node]}): {words}")
+        raise Rejected(f"node {state['node'][at[0]]} (leaf of tree {state['tree'][at[0]]}): {words}")
 
-    def _places(self, state: State, record: Array) -> Array | None:
-        """Where lower lines stand, for every neuron; None: by default everywhere."""
-        table = self.file["slope_table"]
-        which = np.append(self.file["record_slopes"], -1)[record]
-        if (which < 0).all():
-            return None
-        values = self.numbers.array(table[which]) / (255 if table.dtype == np.uint8 else 1)
-        return np.where(which[:, None] >= 0, values, (state["high"] > -state["low"]) * 1)
-
-    def _prices(self, state: State, record: Array) -> Array | None:
-        """What the phase splits above each leaf take from the coefficients of neurons' inputs."""
-        start, node = self.file["multiplier_start"], state["node"]
-        count = np.append(np.diff(start), 0)[record]
-        wrong = np.flatnonzero((count > 0) & (count != self.file.phases[node]))
-        if len(wrong):
-            self.reject(state, wrong, f"{count[wrong[0]]} multipliers for {self.file.phases[node[wrong[0]]]} phase splits")
-        if not count.any():
-            return None
-        price, leaf = self.numbers.zeros(len(node), self.bounder.model.neurons), np.flatnonzero(count)
-        place, child = start[record[leaf] + 1], node[leaf]
-        while len(leaf):  # up towards the roots
-            parent = self.file.parent[child]
-            split = (parent >= 0) & (self.kind[parent] == PHASE)
-            place = place - split
-            sign = np.where(child == self.file.first[parent], -1, 1)[split]
-            price[leaf[split], self.index[parent[split]]] += sign * self.multipliers[place[split]]
-            leaf, place, child = leaf[parent >= 0], place[parent >= 0], parent[parent >= 0]
-        return price
+    def _choices(self, state: State, record: Array) -> tuple[dict[int, Lines], Array | None]:
+        """Of leaves: lines by their slopes, and what multipliers take from the coefficients of neurons' inputs [n, N]."""
+        has, low, high = record >= 0, state["low"], state["high"]
+        if not has.any():
+            return self.bounder.all_lines(state), None
+        slopes = self.numbers.array(self.file.slopes("record_slopes", record))
+        lines = self.bounder.all_lines(state, np.where(has[:, None], slopes, (high > -low) * 1))
+        price = self.numbers.zeros(*low.shape)
+        ends = np.searchsorted(self.file["multiplier_record"], [record, record + 1])
+        for i in np.flatnonzero(has):
+            mine = slice(ends[0, i], ends[1, i])
+            price[i, self.file["multiplier_neuron"][mine]] = self.multipliers[mine]
+        return lines, price * np.where(low >= 0, 1, np.where(high <= 0, -1, 0))
 
     def _children(self, state: State) -> list[State]:
-        node, made = state["node"], []
-        for kind, names in ((BOX, ("lower", "upper")), (PHASE, ("low", "high")), (CLAUSE, ())):
-            parents = np.flatnonzero(self.kind[node] == kind)
-            for number in range(2 if names else self.clauses):
-                at = parents if names else parents[number < self.file.clauses[self.spec[node[parents]]]]
-                child = take(state, at)
-                child["node"] = self.file.first[node[at]] + number
-                if names:  # the first child ends where the second begins
-                    name, where = names[1 - number], (np.arange(len(at)), self.index[node[at]])
-                    limit = self.numbers.array(self.file["cut"][node[at]]) if kind == BOX else 0
-                    child[name][where] = (np.maximum if number else np.minimum)(child[name][where], limit)
-                else:
-                    child["open"] &= np.arange(self.clauses) == number
-                made.append(take(child, self._living(child)))
-        return [child for child in made if len(child["node"])]
+        kind, index = self.kind[state["node"]], self.index[state["node"]]
+        if ((kind == CLAUSE) & (index != self.file.clauses[self.spec[state["tree"]]])).any():
+            raise Malformed("the certificate: expected a child for each clause of the spec")
+        count = np.where(kind == CLAUSE, index, 2)
+        parent = np.repeat(np.arange(len(kind)), count)
+        number = np.arange(len(parent)) - np.repeat(np.cumsum(count) - count, count)
+        cut, child = self.numbers.array(self.file["cut"][state["node"]]), take(state, parent)
+        child["node"] = self.file.first[state["node"]][parent] + number
+        for which, ends in ((BOX, ("upper", "lower")), (PHASE, ("high", "low"))):
+            for side, name in enumerate(ends):  # the first child ends where the second begins
+                at = np.flatnonzero((kind[parent] == which) & (number == side))
+                where, limit = (at, index[parent[at]]), cut[parent[at]] if which == BOX else self.numbers.zeros(1)
+                child[name][where] = (np.maximum if side else np.minimum)(child[name][where], limit)
+        at = np.flatnonzero(kind[parent] == CLAUSE)
+        child["open"][at] &= np.arange(self.most_clauses) == number[at, None]
+        return self._alike(child)
+
+    def _alike(self, state: State) -> list[State]:
+        """The nodes in groups of the same flags."""
+        flags = self.file["flags"][state["node"]]
+        return [take(state, np.flatnonzero(flags == each)) for each in np.unique(flags)]

@@ -1,4 +1,4 @@
-"""VNN-LIB 1: a property as a disjunction of boxes with affine rows, in rational numbers."""
+"""VNN-LIB 1: a property as a disjunction of conjunctions of affine literals, in rational numbers."""
 
 from __future__ import annotations
 
@@ -10,71 +10,38 @@ from typing import Any
 import numpy as np
 
 from fathom_checker.numbers import above, below, nearest
-from fathom_checker.question import Obligation, Question, by_key, normal
+from fathom_checker.question import Obligation, Question, Row, by_key, normal
 from fathom_checker.reading import Malformed
 
-MOST_ALTERNATIVES = 1 << 20
+MOST_LITERALS = 1 << 24
 NUMBER = re.compile(r"[+-]?(\d{1,800}(\.\d{0,800})?|\.\d{1,800})([eE][+-]?\d{1,3})?")
-NEGATED = {"<=": ">", "<": ">=", ">=": "<", ">": "<="}
 
-Affine = dict[str, Fraction]  # by variable; "" is the constant
-Literal = tuple[Affine, bool]  # <= 0, or < 0 if strict
-Bound = tuple[Fraction | None, bool, Fraction | None, bool]  # of an input: lower, strict, upper, strict
-Alternative = tuple[dict[str, Bound], tuple[Literal, ...]]
-UNBOUNDED: Bound = (None, False, None, False)
+Affine = dict[int, Fraction]  # by place: outputs, then inputs; -1 is the constant
+Conjunction = list[Row]
 
 
 def read_vnnlib(content: bytes, dtype: Any) -> Question:
     """The property as obligations; boxes hold the decimals and what they are as numbers of `dtype`, the model's inputs.
 
     Raises:
-        Malformed: it is no VNN-LIB 1, or an input has no bound.
+        Malformed: it is no VNN-LIB 1 of affine literals under `and` and `or`, or an input has no bound.
     """
     try:
-        declared: list[str] = []
-        asserted: list[Any] = ["and"]
-        for form in _nested(content.decode("utf-8-sig")):
-            if form[0] == "declare-const" and form[2:] == ["Real"]:
-                declared.append(form[1])
-            elif form[0] == "assert" and len(form) == 2:
-                asserted.append(form[1])
-            else:
-                raise _strange(form)
+        forms = _nested(content.decode("utf-8-sig"))
+        declared = [form[1] for form in forms if form[0] == "declare-const" and form[2:] == ["Real"]]
+        asserted = [form[1] for form in forms if form[0] == "assert" and len(form) == 2]
         inputs, outputs = ([f"{letter}_{i}" for i in range(sum(name[0] == letter for name in declared))] for letter in "XY")
-        if sorted(inputs + outputs) != sorted(declared):
-            raise Malformed("the property: expected variables X_0, X_1, ... and Y_0, Y_1, ..., each declared once")
+        if sorted(inputs + outputs) != sorted(declared) or len(declared) + len(asserted) != len(forms):
+            raise Malformed("the property: expected assertions about X_0, X_1, ... and Y_0, Y_1, ..., each declared once as Real")
         places = {name: i for i, name in enumerate(outputs + inputs)}
-        alternatives = _alternatives(asserted, places, meant=True)
-        found = [_obligation(i, alternative, inputs, places, dtype) for i, alternative in enumerate(alternatives)]
+        found = []
+        for i, rows in enumerate(_conjunctions(["and", *asserted], places)):
+            box = _box(rows, len(outputs), len(inputs), dtype)
+            if box is not None:
+                found.append(Obligation(f"disjunct {i} of the property", *box, by_key(rows)))
     except (UnicodeDecodeError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as reason:
         raise Malformed(f"the property is no VNN-LIB 1 that is understood ({type(reason).__name__}: {reason})") from reason
     return Question(len(inputs), len(outputs), found)
-
-
-def _strange(form: Any) -> Malformed:
-    return Malformed(f"the property: {str(form)[:80]} is not understood")
-
-
-def _obligation(index: int, alternative: Alternative, inputs: list[str], places: dict[str, int], dtype: Any) -> Obligation:
-    bounds, literals = alternative
-    box, rows = [], []
-    for name in inputs:
-        low, low_strict, high, high_strict = bounds.get(name, UNBOUNDED)
-        if low is None or high is None:
-            raise Malformed(f"the property: {name} has no {'lower' if low is None else 'upper'} bound")
-        box.append((min(_ends(low, dtype)), max(_ends(high, dtype))))
-        rows.append(normal({places[name]: Fraction(-1)}, low, strict=low_strict))
-        rows.append(normal({places[name]: Fraction(1)}, -high, strict=high_strict))
-    for affine, strict in literals:
-        coefficients = {places[name]: value for name, value in affine.items() if name}
-        rows.append(normal(coefficients, affine.get("", Fraction(0)), strict=strict))
-    ends = np.array(box, np.float64).reshape(-1, 2).T.copy()
-    return Obligation(f"disjunct {index} of the property", ends[0], ends[1], by_key(rows))
-
-
-@lru_cache(1 << 16)
-def _ends(value: Fraction, dtype: Any) -> tuple[float, float, float]:
-    return below(value), above(value), nearest(value, dtype)
 
 
 def _nested(text: str) -> list[Any]:
@@ -93,89 +60,86 @@ def _nested(text: str) -> list[Any]:
     return stack[0]
 
 
-def _alternatives(form: Any, places: dict[str, int], *, meant: bool) -> list[Alternative]:
-    """A formula, or its negation, as a disjunction; alternatives that no input meets are left out."""
-    head = form[0]
-    if head == "not" and len(form) == 2:
-        return _alternatives(form[1], places, meant=not meant)
-    if head in ("and", "or"):
-        parts = [_alternatives(part, places, meant=meant) for part in form[1:]]
-        return _product(parts) if (head == "and") == meant else [each for part in parts for each in part]
-    if head == "=" and len(form) == 3:
-        return _alternatives(["and", ["<=", *form[1:]], [">=", *form[1:]]], places, meant=meant)
-    if head not in NEGATED or len(form) != 3:
+def _conjunctions(form: Any, places: dict[str, int]) -> list[Conjunction]:
+    """A formula as a disjunction of conjunctions."""
+    if not isinstance(form, list):
         raise _strange(form)
-    relation = head if meant else NEGATED[head]
-    left, right = (_affine(part, places) for part in form[1:])
-    affine = _sum(left, right, -1) if relation[0] == "<" else _sum(right, left, -1)
-    return _joined([({}, ((affine, len(relation) == 1),))])
+    head, *rest = form
+    if head == "or":
+        return [each for part in rest for each in _conjunctions(part, places)]
+    if head == "and":
+        made: list[Conjunction] = [[]]
+        for part in sorted((_conjunctions(part, places) for part in rest), key=len):
+            if sum(map(len, made)) * len(part) > MOST_LITERALS:
+                raise Malformed(f"the property: more than {MOST_LITERALS} literals of conjunctions are not understood")
+            made = [left + right for left in made for right in part] if len(part) != 1 else _extended(made, part[0])
+        return made
+    if head not in ("<=", ">=", "<", ">") or len(rest) != 2:
+        raise _strange(form)
+    left, right = (_affine(part, places) for part in (rest if head[0] == "<" else rest[::-1]))
+    difference = _sum(left, right, Fraction(-1))
+    constant = difference.pop(-1, Fraction(0))
+    return [[normal(difference, constant, strict=len(head) == 1)]]
 
 
-def _product(parts: list[list[Alternative]]) -> list[Alternative]:
-    """Conjunction: one of each part at once. What single alternatives say is joined first, in one go."""
-    made = _joined([part[0] for part in parts if len(part) == 1])
-    for part in sorted((part for part in parts if len(part) != 1), key=len):
-        if len(made) * len(part) > MOST_ALTERNATIVES:
-            raise Malformed(f"the property: more than {MOST_ALTERNATIVES} alternatives are not understood")
-        made = [both for left in made for right in part for both in _joined([left, right])]
+def _extended(made: list[Conjunction], more: Conjunction) -> list[Conjunction]:
+    for conjunction in made:
+        conjunction += more
     return made
 
 
 def _affine(term: Any, places: dict[str, int]) -> Affine:
+    """Sums, differences, and products with a constant."""
     if isinstance(term, str):
         if term not in places and not NUMBER.fullmatch(term):
             raise _strange(term)
-        return {term: Fraction(1)} if term in places else {"": Fraction(term)}
+        return {places[term]: Fraction(1)} if term in places else {-1: Fraction(term)}
     head, (total, *parts) = term[0], [_affine(part, places) for part in term[1:]]
     if head == "-" and not parts:
-        return _sum({}, total, -1)
+        return _sum({}, total, Fraction(-1))
     for part in parts:
         if head in ("+", "-"):
-            total = _sum(total, part, 1 if head == "+" else -1)
-            continue
-        if head == "*" and set(total) <= {""}:
-            total, part = part, total
-        factor = part.get("", Fraction(0))
-        if head not in ("*", "/") or not set(part) <= {""} or (head == "/" and factor == 0):
+            total = _sum(total, part, Fraction(1 if head == "+" else -1))
+        elif head == "*" and set(part) <= {-1}:
+            total = _sum({}, total, part.get(-1, Fraction(0)))
+        elif head == "*" and set(total) <= {-1}:
+            total = _sum({}, part, total.get(-1, Fraction(0)))
+        else:
             raise _strange(term)
-        total = _sum({}, total, factor if head == "*" else 1 / factor)
     return total
 
 
-def _sum(left: Affine, right: Affine, factor: Fraction | int) -> Affine:
+def _sum(left: Affine, right: Affine, factor: Fraction) -> Affine:
     total = dict(left)
-    for name, value in right.items():
-        total[name] = total.get(name, Fraction(0)) + factor * value
-    return {name: value for name, value in total.items() if value}
+    for place, value in right.items():
+        total[place] = total.get(place, Fraction(0)) + factor * value
+    return total
 
 
-def _joined(parts: list[Alternative]) -> list[Alternative]:
-    """All of the parts at once, with rows over one input turned into its bounds; nothing if no input meets them."""
-    bounds = dict(parts[0][0]) if parts else {}
-    rows: list[Literal] = []
-    for more, literals in parts:
-        for name, bound in more.items():
-            bounds[name] = _meet(bounds.get(name, UNBOUNDED), bound)
-        for affine, strict in literals:
-            names, constant = [name for name in affine if name], affine.get("", Fraction(0))
-            if not names and (constant > 0 or (strict and constant == 0)):
-                return []
-            if len(names) == 1 and names[0][0] == "X":
-                end = -constant / affine[names[0]]
-                new: Bound = (None, False, end, strict) if affine[names[0]] > 0 else (end, strict, None, False)
-                bounds[names[0]] = _meet(bounds.get(names[0], UNBOUNDED), new)
-            elif names:
-                rows.append((affine, strict))
-    for low, low_strict, high, high_strict in bounds.values():
-        if low is not None and high is not None and (low > high or (low == high and (low_strict or high_strict))):
-            return []
-    return [(bounds, tuple(rows))]
+def _strange(form: Any) -> Malformed:
+    return Malformed(f"the property: {str(form)[:80]} is not understood")
 
 
-def _meet(old: Bound, new: Bound) -> Bound:
-    low, low_strict, high, high_strict = new
-    if low is None or (old[0] is not None and (old[0], old[1]) >= (low, low_strict)):
-        low, low_strict = old[:2]
-    if high is None or (old[2] is not None and (-old[2], old[3]) >= (-high, high_strict)):
-        high, high_strict = old[2:]
-    return low, low_strict, high, high_strict
+def _box(rows: Conjunction, outputs: int, inputs: int, dtype: Any) -> tuple[Any, Any] | None:
+    """The box that rows over one input make, rounded outwards; None if no input meets them."""
+    ends: dict[tuple[int, int], tuple[Fraction, bool]] = {}
+    for key, constant, strict in rows:
+        if not key and (constant > 0 or (strict and constant == 0)):
+            return None
+        if len(key) == 1 and key[0][0] >= outputs:  # sign x + constant <= 0
+            where, new = (key[0][0] - outputs, int(key[0][1])), (constant, strict)
+            ends[where] = max(ends.get(where, new), new)
+    lower, upper = np.zeros((2, inputs))
+    empty = False
+    for i in range(inputs):
+        if (i, -1) not in ends or (i, 1) not in ends:
+            raise Malformed(f"the property: X_{i} has no lower and upper bound")
+        (low, low_strict), (high, high_strict) = ends[i, -1], ends[i, 1]
+        empty |= low > -high or (low == -high and (low_strict or high_strict))
+        lower[i], upper[i] = min(_ends(low, dtype)), max(_ends(-high, dtype))
+    return None if empty else (lower, upper)
+
+
+@lru_cache(1 << 16)
+def _ends(value: Fraction, dtype: Any) -> tuple[float, float, float]:
+    return below(value), above(value), nearest(value, dtype)

@@ -58,6 +58,13 @@ def tent() -> bytes:
     return network.SerializeToString()
 
 
+def identity() -> bytes:
+    """y = relu(z) - relu(-z) - z of z = 3 x + 1, which is 0."""
+    parts = op("Gemm", "x", f(3, -3)[None], f(1, -1)).named("a"), op("Relu", "a").named("r")
+    ends = op("MatMul", "r", f(1, -1)[:, None]).named("b"), op("Gemm", "x", f(3)[None], f(1)).named("c")
+    return model(*parts, *ends, op("Sub", "b", "c"), x=(1, 1)).SerializeToString()
+
+
 def proof(network: bytes, rule: bytes, **more: Any) -> tuple[Parts, Parts]:
     made = certify(network, rule, **more)
     assert made is not None
@@ -78,6 +85,7 @@ def accepted() -> None:
     nothing = vnnlib(2, 2, "(and (< X_0 -1) (<= Y_0 5))")
     none = {name: array[:0] for name, array in proof(bowl, vnnlib(2, 2, "(>= Y_0 2.001)"))[1].items()}
     put("accepted", "strict_bounds_that_leave_nothing", bowl, nothing, packed(header(bowl, nothing, []), none))
+    accept("twins", identity(), vnnlib(1, 1, "(>= Y_0 0.001)"), rounds=1)
     accept("float32_arithmetic", bowl, vnnlib(2, 2, "(>= Y_0 2.001)"), arithmetic="float32")
     rule = vnnlib(2, 2, "(or (and (<= X_0 -0.5) (>= Y_1 -0.4)) (and (>= X_0 0.5) (<= Y_1 0.4)))")
     accept("two_boxes", bowl, rule)
@@ -91,10 +99,9 @@ def accepted() -> None:
         op("Conv", "b", w(4, 1, 2, 2), w(4), group=2, strides=[1, 2], pads=[0, 1, 1, 0]).named("c"),
         op("BatchNormalization", "c", f(1, 2, 1, 1), w(4), w(4), f(1, 2, 3, 4)).named("d"),
         op("LeakyRelu", "d", alpha=0.25).named("e"),
-        op("AveragePool", "e", kernel_shape=[2, 2]).named("g"),
-        op("ReduceMean", "g", axes=[2, 3], keepdims=0).named("h"),
-        op("Split", "h", i(1, 3), axis=1, outputs=2).named("s"),
-        op("Concat", "s1", "s0", f(1.0)[None], axis=1).named("j"),
+        op("ReduceMean", "e", axes=[2, 3], keepdims=0).named("h"),
+        op("Slice", "h", i(1), i(4), i(1)).named("s"),
+        op("Concat", "s", "h", axis=1).named("j"),
         op("Gather", "j", i(0, 0, 4, 2), axis=1).named("k"),
         op("Sub", f(1, 2, 3, 4), "k").named("l"),
         op("Add", "l", "k").named("m"),
@@ -112,9 +119,8 @@ def priced(network: bytes, rule: bytes, weights: list[float], multipliers: list[
     root = Node(kind=2, index=0, flags=1, children=[Node(flags=0, index=0), Node(flags=0, index=1)])
     parts = arrays(boxes, specs, of, [root])
     parts["record_weights"] = np.array([weights, weights])
-    parts["record_slopes"] = np.array([0, -1], np.int32)
-    parts["slope_table"] = np.full((1, 4), 255, np.uint8)
-    parts["multiplier_start"] = np.array([0, 1, 2])
+    parts["record_slopes"] = np.full((2, 4), 128, np.uint8)
+    parts["multiplier_record"], parts["multiplier_neuron"] = np.array([0, 1]), np.array([0, 0])
     parts["multipliers"] = np.array(multipliers, np.float32)
     return header(network, rule, ["r"]), parts
 
@@ -193,12 +199,15 @@ def rejected() -> None:
     put("rejected", "and_for_or", bowl, either, packed(head | header(bowl, either, []), parts))
     put("rejected", "multipliers_that_are_too_large", bowl, rule, packed(*priced(bowl, rule, [1.0, 1.0], [9.0, 9.0])))
     head, parts = priced(bowl, rule, [1.0, 1.0], [2.0, 0.0])
-    parts["multiplier_start"], parts["multipliers"] = np.array([0, 2, 2]), np.array([2.0, 0.0])
-    put("rejected", "more_multipliers_than_splits", bowl, rule, packed(head, parts))
+    parts["multiplier_neuron"] = np.array([2, 2])
+    put("rejected", "a_multiplier_of_a_neuron_that_is_not_split", bowl, rule, packed(head, parts))
     put("rejected", "weights_on_one_row_only", bowl, rule, packed(*priced(bowl, rule, [1.0, 0.0], [2.0, 0.0])))
     closed = vnnlib(2, 2, "(>= Y_1 1.001)")
     head, parts = proof(bowl, vnnlib(2, 2, "(> Y_1 1.001)"))
     put("rejected", "strict_for_not_strict", bowl, closed, packed(head | header(bowl, closed, []), parts))
+    rule = vnnlib(1, 1, "(>= Y_0 0.001)")
+    head, parts = proof(identity(), rule, rounds=1)
+    put("rejected", "twins_in_float32", identity(), rule, packed({**head, "arithmetic": "float32"}, parts))
     wide = np.full((64, 2), 1000, np.float32)
     steep = model(op("MatMul", "x", wide).named("a"), op("MatMul", "a", f(1, -1)[:, None]), x=(1, 64))
     rule = vnnlib(64, 1, "(>= Y_0 0.001)")
@@ -241,6 +250,14 @@ def malformed() -> None:
     change("flags_unheard_of", flags=parts["flags"] + 8)
     change("an_input_that_is_none", index=np.where(parts["kind"] == 1, 2, -1))
     change("a_record_that_is_none", index=np.where(parts["kind"] == 0, 0, 0))
+    fan = {"kind": np.array([3, 0]), "flags": np.zeros(2, int), "index": np.array([1, -1]), "cut": np.zeros(2)}
+    either = certify(bowl, vnnlib(2, 2, "(or (<= Y_0 -0.1) (>= Y_1 1.1))"))
+    assert either is not None
+    wrong(
+        "a_clause_without_a_child",
+        certificate=packed(either[0], either[1] | fan),
+        asked=vnnlib(2, 2, "(or (<= Y_0 -0.1) (>= Y_1 1.1))"),
+    )
     change("boxes_of_other_inputs", tree_lower=np.zeros((1, 3)), tree_upper=np.zeros((1, 3)))
     choices = priced(bowl, rule, [1.0, 1.0], [-1.0, 0.0])
     wrong("a_negative_multiplier", certificate=packed(choices[0], choices[1]))

@@ -21,7 +21,7 @@ from fathom.core.operator import Nonlinear
 from fathom.core.problem import Problem
 from fathom.core.rounding import down
 from fathom.core.spec import Spec
-from fathom.prove.record import LEAF, PHASE, TIGHTEN, Closings, Record
+from fathom.prove.record import CLAUSE, LEAF, PHASE, TIGHTEN, Closings, Record
 
 FORMAT = "fathom certificate, version 1"
 RELUS = ("Relu", "LeakyRelu")
@@ -94,7 +94,7 @@ def _inner(sets: Tensor, records: Sequence[tuple[Tensor, Record]]) -> dict[str, 
         return {}
     trees, neurons, table = np.concatenate(tree), np.concatenate(neuron), np.concatenate(slopes)
     order = np.lexsort((neurons, trees))
-    return {"inner_tree": trees[order], "inner_neuron": neurons[order], "inner_slopes": table[order].reshape(-1, table.shape[2])}
+    return {"inner_tree": trees[order], "inner_neuron": neurons[order], "inner_slopes": table[order]}
 
 
 def _relus(network: Network, model: bytes) -> list[str]:
@@ -176,7 +176,8 @@ class _Store:
                 flags[start + node] = record.flags | TIGHTEN
             for splits in record.splits:
                 at = start + splits.node
-                kind[at], index[at], cut[at] = splits.kind, splits.index, splits.cut
+                kind[at], cut[at] = splits.kind, splits.cut
+                index[at] = splits.count if splits.kind == CLAUSE else splits.index
                 first[at], count[at] = start + splits.first, splits.count
                 children = np.repeat(start + splits.first - (np.cumsum(splits.count) - splits.count), splits.count)
                 flags[children + np.arange(len(children))] = splits.flags
@@ -203,7 +204,6 @@ class _Trees:
     flags: Array
     index: Array
     cut: Array
-    parent: Array  # -1: a root
     tree: Array
     closed: Array  # [records] the leaves with choices
     closing: Array  # [records] where their choices stand in ...
@@ -214,25 +214,23 @@ class _Trees:
         """Trees for the sets, from what is on record of them."""
         store = _Store.of(sets, records)
         level = np.array([store.root[s] for s in sets.tolist()], np.int64)
-        tree, parent = np.arange(len(level)), np.full(len(level), -1)
+        tree = np.arange(len(level))
         parts: list[tuple[Array, ...]] = []
-        begin = 0
         while not parts or len(level):
             leaf = (store.closing[level] >= 0) | (store.count[level] == 0)
             count = np.where(leaf, 0, store.count[level])
-            parts.append((level, leaf, parent, tree))
+            parts.append((level, leaf, tree))
             start = np.repeat(store.first[level] - (np.cumsum(count) - count), count)
-            parent, tree = np.repeat(begin + np.arange(len(level)), count), np.repeat(tree, count)
-            begin += len(level)
+            tree = np.repeat(tree, count)
             level = start + np.arange(len(start))
-        node, leaf, parent, tree = (np.concatenate(column) for column in zip(*parts, strict=True))
+        node, leaf, tree = (np.concatenate(column) for column in zip(*parts, strict=True))
         closed = np.flatnonzero(leaf & (store.closing[node] >= 0))
         index = np.where(leaf, -1, store.index[node])
         index[closed] = np.arange(len(closed))
         kind, cut = np.where(leaf, LEAF, store.kind[node]), np.where(leaf, 0.0, store.cut[node])
         closing = store.closing[node[closed]]
         return _Trees(
-            kind.astype(np.uint8), store.flags[node].astype(np.uint8), index, cut, parent, tree, closed, closing, store.closings
+            kind.astype(np.uint8), store.flags[node].astype(np.uint8), index, cut, tree, closed, closing, store.closings
         )
 
     def choices(self, spec: Spec) -> dict[str, Array]:
@@ -245,32 +243,23 @@ class _Trees:
         for k in np.unique(which).tolist():
             mine = np.flatnonzero(which == k)
             weights[mine, : len(columns[k])] = given[mine][:, columns[k]]
-        path = self._paths()
-        on = path >= 0
+        mine, place = self._kept()
+        prices = self.closings.multiplier[place]
+        single = prices.astype(np.float32)  # where that holds all of them
         return {
             "record_weights": weights,
-            "record_slopes": np.arange(len(self.closed), dtype=np.int32),
-            "slope_table": self.closings.slopes[self.closing],
-            "multipliers": self._multipliers(self.closings, path)[on],
-            "multiplier_start": np.concatenate([[0], np.cumsum(on.sum(1))]),
+            "record_slopes": self.closings.slopes[self.closing],
+            "multiplier_record": mine,
+            "multiplier_neuron": self.closings.neuron[place],
+            "multipliers": single if (single == prices).all() else prices,
         }
 
-    def _paths(self) -> Array:
-        """[records, depth] the neurons split on the way from the root to each leaf with choices, in that order; -1 elsewhere."""
-        at, steps = self.closed, []
-        while (at >= 0).any():
-            at = np.where(at >= 0, self.parent[at], -1)
-            steps.append(np.where((at >= 0) & (self.kind[at] == PHASE), self.index[at], -1))
-        return np.stack(steps[::-1], 1)
-
-    def _multipliers(self, closings: Closings, path: Array) -> Array:
-        """[records, depth] what each neuron's split costs; in float32 where that holds all of them."""
-        neurons = closings.slopes.shape[1]
-        keys = closings.row * neurons + closings.neuron  # ascending: rows are, and neurons within each
-        wanted = self.closing[:, None] * neurons + np.maximum(path, 0)
-        place = np.minimum(np.searchsorted(keys, wanted), max(len(keys) - 1, 0))
-        if not len(keys):
-            return np.zeros(path.shape, np.float32)
-        values = np.where(keys[place] == wanted, closings.multiplier[place], 0.0)
-        single = values.astype(np.float32)
-        return single if (single == values).all() else values
+    def _kept(self) -> tuple[Array, Array]:
+        """[M] the records that have multipliers other than 0, ascending, and [M] where these stand."""
+        assert self.closings is not None
+        first = np.searchsorted(self.closings.row, self.closing)
+        count = np.searchsorted(self.closings.row, self.closing, "right") - first
+        mine = np.repeat(np.arange(len(self.closing)), count)
+        place = np.arange(len(mine)) + np.repeat(first - (np.cumsum(count) - count), count)
+        kept = self.closings.multiplier[place] > 0
+        return mine[kept], place[kept]
