@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ from fathom.prove.record import Record
 LEAVES = (128, 16, 1)  # of a base at most; the fewer, the larger the network
 HAIRS = (1e-3, 1e-6)  # boxes round the witness, as shares of each input's width
 LONGEST = 0.1  # seconds that the checker may take for a base: a thousand forgeries take a minute or two
+REMEMBERED = 16  # models, with the names that a certificate gives their neurons
 DECIDING = 60.0  # seconds to find a witness
 AT_LEAST = re.compile(r"at least (\S+)$")
 
@@ -190,7 +190,21 @@ def main() -> int:
 def _read_once() -> Any:
     """Within, the checker remembers what it read of a model and a property."""
     names = ("read_model", "read_vnnlib", "read_problem")
-    return patch.multiple(fathom_checker, **{name: functools.cache(getattr(fathom_checker, name)) for name in names})
+    return patch.multiple(fathom_checker, **{name: _remembering(getattr(fathom_checker, name)) for name in names})
+
+
+def _remembering(read: Callable[..., Any]) -> Callable[..., Any]:
+    known: dict[Any, Any] = {}
+
+    def remembered(content: bytes, *more: Any, **named: Any) -> Any:
+        key = content, repr(more), repr(named)
+        if key not in known:
+            if len(known) >= REMEMBERED:
+                known.clear()
+            known[key] = read(content, *more, **named)
+        return known[key]
+
+    return remembered
 
 
 if __name__ == "__main__":
