@@ -51,7 +51,7 @@ class Bounder:
         """Lines of one operator's neurons; `place` [n, N]: where unstable ones' lower lines stand, None: by default."""
         low, high, numbers = state["low"][:, op.neurons], state["high"][:, op.neurons], self.numbers
         unstable, stable = (low < 0) & (high > 0), (low >= 0) * 1
-        below = np.where(unstable, (high > -low) * 1 if place is None else place[:, op.neurons], stable)
+        below = np.where(unstable, default_place(numbers, low, high) if place is None else place[:, op.neurons], stable)
         chord = np.where(unstable, np.clip(high / np.where(unstable, high - low, 1), 0, 1), stable)
         # Whatever the chord's slope was rounded to, this offset lifts it over both ends; two roundings each.
         offset = np.where(unstable, numbers.up(numbers.up(np.maximum(-chord * low, (1 - chord) * high))), 0)
@@ -174,3 +174,8 @@ class Bounder:
         box = a, constant, state["lower"][owner], state["upper"][owner]
         least = on_box(self.numbers, *box)
         return least if self.balls is None else np.maximum(least, on_ball(self.numbers, self.balls, state["set"][owner], *box))
+
+
+def default_place(numbers: Numbers, low: Array, high: Array) -> Array:
+    """Where the lower line of an unstable neuron stands if the file does not say."""
+    return numbers.array((high > -low) * 1 + (high >= -low)) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fathom_checker.bounds import Bounder, Lines, State, take
+from fathom_checker.bounds import Bounder, Lines, State, default_place, take
 from fathom_checker.certificate import BOX, CLAUSE, CLIP, LEAF, PHASE, TIGHTEN, Certificate
 from fathom_checker.numbers import Array
 from fathom_checker.reading import Malformed, Rejected
@@ -161,7 +161,7 @@ class Walk:
         if not has.any():
             return self.bounder.all_lines(state), None
         slopes = self.numbers.array(self.file.slopes("record_slopes", record))
-        lines = self.bounder.all_lines(state, np.where(has[:, None], slopes, (high > -low) * 1))
+        lines = self.bounder.all_lines(state, np.where(has[:, None], slopes, default_place(self.numbers, low, high)))
         price = self.numbers.zeros(*low.shape)
         ends = np.searchsorted(self.file["multiplier_record"], [record, record + 1])
         for i in np.flatnonzero(has):

@@ -93,14 +93,15 @@ def _bent(left: float, x: Box, choice: Tensor | None) -> Lines:
     """Lines of the function that is x for x >= 0 and left x for x <= 0, where left <= 1: itself on boxes to one side of 0.
 
     Across 0, the chord above; below, a line through 0 whose slope is `choice` of the way from `left` to 1, by default 1 where
-    upper > -lower and `left` elsewhere, which leaves the least area (Zhang et al., Efficient neural network robustness
-    certification with general activation functions, NeurIPS 2018).
+    upper > -lower and `left` where it is less, which leaves the least area (Zhang et al., Efficient neural network robustness
+    certification with general activation functions, NeurIPS 2018). In between every line leaves the same, and the middle one is
+    taken: so 2 relu(x) - x is seen to be no less than 0, like relu(x) + relu(-x), of which it is another spelling.
     """
     lower, upper = x.lower, x.upper
     on = lower >= 0
     unstable = ~on & (upper > 0)
     exact = torch.full_like(lower, left).masked_fill(on, 1.0)
-    share = (upper > -lower).to(lower.dtype) if choice is None else choice
+    share = ((upper > -lower).to(lower.dtype) + (upper >= -lower)) / 2 if choice is None else choice
     slope = share if left == 0 else (left + share * (1 - left)).clamp(left, 1.0)
     below = torch.where(unstable, slope, exact)
     above = torch.where(unstable, chord(x, left * lower, upper).clamp(left, 1.0), exact)
