@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from fathom.bounds.contraction import Contraction, contract, contractions
+from fathom.bounds.log_sums import log_sums, through
 from fathom.core.box import Box
 from fathom.core.network import Network, Node
 from fathom.core.operator import Linear, Lines, Nonlinear
@@ -120,13 +122,22 @@ def backward(
     pending: dict[int, Tensor] = {start: rows}
     constant, error, moved = (rows.new_zeros(rows.shape[:2]) for _ in range(3))  # moved: what constant is a sum of, in magnitude
     kept: dict[int, Tensor] = {}
+    whole, sums = contractions(network), log_sums(network)
     for i in range(start, 0, -1):
         a = pending.pop(i, None)
         if a is None:
             continue
         node = network.nodes[i]
-        values = [reach.value[j] for j in node.inputs]
-        if isinstance(node.operator, Linear):
+        inputs = whole[i].inputs if i in whole else (sums[i].source,) if i in sums else node.inputs
+        values = [reach.value[j] for j in inputs]
+        if i in whole:
+            step = _through_contraction(whole[i], boxes, a, choices.get(whole[i].product), values)
+            if keep:
+                kept[whole[i].product] = a.unsqueeze(-1).expand(*a.shape, boxes[inputs[0]].lower.shape[-1])
+        elif i in sums:
+            over = through(sums[i], a, boxes[sums[i].source], values[0])
+            step = _Step((over.part,), over.shift, over.moved, over.lost + _underflow(a, values))
+        elif isinstance(node.operator, Linear):
             step = _through_linear(node.operator, node.shape, a, reach.load[i], values)
         else:
             assert isinstance(node.operator, Nonlinear)
@@ -139,7 +150,7 @@ def backward(
         off = reach.program[i]
         if off is not None:
             error = error + _charge(a, off)
-        for j, part, value in zip(node.inputs, step.parts, values, strict=True):
+        for j, part, value in zip(inputs, step.parts, values, strict=True):
             pending[j], lost = _joined(pending[j], part, value) if j in pending else (part, 0.0)
             error = error + lost
     a = pending.get(0)
@@ -189,6 +200,15 @@ def _through_lines(operator: Nonlinear, boxes: list[Box], a: Tensor, choice: Ten
         for part, value in zip(parts, values, strict=True):
             lost = lost + gamma(ELEMENTWISE, a.dtype) * _dot(part.abs(), value)
     return _Step(parts, shift, moved, lost)
+
+
+def _through_contraction(
+    whole: Contraction, boxes: Sequence[Box], a: Tensor, choice: Tensor | None, values: list[Tensor]
+) -> _Step:
+    """Through a matrix product of two values, whole."""
+    x, z = (boxes[j] for j in whole.inputs)
+    passed = contract(a, x, z, (values[0], values[1]), choice)
+    return _Step(passed.parts, passed.shift, passed.moved, passed.lost + _underflow(a, values))
 
 
 def _between_planes(lines: Lines, a: Tensor, values: Sequence[Tensor]) -> _Step:

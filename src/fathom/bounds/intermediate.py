@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fathom.bounds.affine import Forms, pays
 from fathom.bounds.backward import Reach, backward, loads
+from fathom.bounds.log_sums import LogSums, log_sums
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.enclosure import image
@@ -120,10 +121,25 @@ def bends(network: Network) -> dict[int, list[float | None]]:
     What a nonlinear node reads is traced back through copies, to where there are fewest of an element.
     """
     found: dict[int, list[float | None]] = {}
-    for node in network.nodes:
-        if isinstance(node.operator, Nonlinear):
+    sums = log_sums(network)
+    passed = set(range(len(network.nodes))) if not sums else _passed(network, sums)
+    for i, node in enumerate(network.nodes):
+        if i in sums and i in passed:
+            _trace(network, sums[i].source, None, found)
+        elif isinstance(node.operator, Nonlinear) and i in passed:
             for j in node.inputs:
                 _trace(network, j, node.operator.kink, found)
+    return found
+
+
+def _passed(network: Network, sums: Mapping[int, LogSums]) -> set[int]:
+    """The nodes that rows over the output pass: what lies within log-sum-exps is gone round."""
+    found, todo = set(), [len(network.nodes) - 1]
+    while todo:
+        i = todo.pop()
+        if i not in found:
+            found.add(i)
+            todo.extend((sums[i].source,) if i in sums else network.nodes[i].inputs)
     return found
 
 
