@@ -221,8 +221,19 @@ def test_a_fresh_process_answers_and_its_memory_is_measured(source: Path, tmp_pa
     out = tmp_path / "out.csv"
     result = fathom("bench", source, "--isolated", "--limit", "2", "--csv", out, "--timeout", "30")
     assert [row.verdict for row in read_rows(out)] == ["sat", "unsat"]
-    assert all(20 < row.peak_mib < 10_000 for row in read_rows(out))
+    assert all(20 < (row.peak_mib or 0) < 10_000 for row in read_rows(out))
     assert "memory of one process" in result.out
+
+
+def test_memory_that_was_not_measured_is_no_number(source: Path, tmp_path: Path) -> None:
+    """Instances that share a process share its peak: of one of them nothing can be said, and least of all that it is 0."""
+    out = tmp_path / "out.csv"
+    result = fathom("bench", source, "--limit", "1", "--csv", out, "--timeout", "30")
+    header, cells = csv.reader(io.StringIO(out.read_text(), newline=""))
+    assert cells[header.index("peak_mib")] == ""
+    assert [row.peak_mib for row in read_rows(out)] == [None]
+    assert "MiB" not in result.out
+    assert "memory: not measured; --isolated measures it" in result.out
 
 
 @pytest.mark.parametrize("isolated", [False, True])

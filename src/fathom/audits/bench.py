@@ -42,7 +42,7 @@ class Row:
     verdict: str  # sat, unsat, unknown, timed-out or error
     expected: str  # sat, unsat, unknown, or "" where nothing is
     seconds: float
-    peak_mib: int  # memory of its process at most; 0 where it had none of its own
+    peak_mib: int | None  # memory of its process at most; None where it had none of its own, and so nobody can tell
     timeout: float
     seed: int
     isolated: bool
@@ -60,7 +60,7 @@ class Row:
 
     def line(self) -> str:
         """For a person."""
-        memory = f"  {self.peak_mib:6d} MiB" if self.peak_mib else ""
+        memory = "" if self.peak_mib is None else f"  {self.peak_mib:6d} MiB"
         against = f"   EXPECTED {self.expected}" if self.disagrees else ""
         note = f"   {self.note}" if self.note else ""
         names = f"{Path(self.onnx).name}  {Path(self.vnnlib).name}"
@@ -71,6 +71,7 @@ HEADER = [f.name for f in fields(Row)]
 KINDS: dict[str, Callable[[str], Any]] = {
     "str": str,
     "int": int,
+    "int | None": lambda cell: int(cell) if cell else None,  # csv writes None as an empty cell
     "float": float,
     "bool": {"True": True, "False": False}.__getitem__,
 }
@@ -124,7 +125,8 @@ class Bench:
             yield row
 
     def _one(self, onnx: str, vnnlib: str) -> Row:
-        began, peak = time.monotonic(), 0
+        began = time.monotonic()
+        peak: int | None = None
         proof: dict[str, Any] = {}
         out = None if self.certificates is None else self.certificates / f"{Path(onnx).stem}-{Path(vnnlib).stem}.npz"
         try:
@@ -234,12 +236,12 @@ def summary(rows: list[Row]) -> str:
         return "no instance was run"
     counts = {word: sum(row.verdict == word for row in rows) for word in (*DECIDED, "unknown", "timed-out", ERROR)}
     decided = counts["sat"] + counts["unsat"]
-    times, peak = [row.seconds for row in rows], max(row.peak_mib for row in rows)
+    times, peaks = [row.seconds for row in rows], [row.peak_mib for row in rows if row.peak_mib is not None]
     lines = [
         f"decided {decided} / {len(rows)}: " + ", ".join(f"{word} {count}" for word, count in counts.items() if count),
         f"arithmetic: {', '.join(sorted({row.arithmetic for row in rows}))}",
         f"seconds: median {statistics.median(times):.2f}, longest {max(times):.2f}, sum {sum(times):.1f}",
-        *([f"memory of one process: at most {peak} MiB"] if peak else []),
+        f"memory of one process: at most {max(peaks)} MiB" if peaks else "memory: not measured; --isolated measures it",
     ]
     lines += _proofs([row for row in rows if row.certificate])
     expected = sum(row.expected in DECIDED for row in rows)
