@@ -23,6 +23,7 @@ from fathom.attacks.gradient import Gradient
 from fathom.audits.engine import audit
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.verify import Verification, verify
+from fathom.bounds.affine import pays
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.backward import Reach
 from fathom.bounds.crown import Crown
@@ -33,6 +34,7 @@ from fathom.capture.onnx_file import read_onnx
 from fathom.casebook.store import Casebook
 from fathom.core.answer import Answers, ContradictionError, Verdict
 from fathom.core.arithmetic import Arithmetic
+from fathom.core.box import Box
 from fathom.core.budget import Budget, Goal
 from fathom.core.confirm import confirm
 from fathom.core.enclosure import enclose
@@ -42,6 +44,7 @@ from fathom.core.operator import Linear
 from fathom.core.problem import Problem
 from fathom.core.single import magnitudes, program_error
 from fathom.core.solver import Hints, Observer, Solver, ignore
+from fathom.ops.relu import LeakyRelu
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.targeted import Targeted
 from fathom.prove.branch import BranchAndBound
@@ -284,6 +287,41 @@ def test_boxes_hold_every_order_of_summation(name: str) -> None:
         for found, value in zip(boxes, program(network, x, rng), strict=True):
             computed = torch.from_numpy(value).double()
             assert bool(((found.lower[0] <= computed) & (computed <= found.upper[0])).all())
+
+
+@pytest.mark.parametrize("bend", ["Relu", "LeakyRelu"])
+def test_bounds_that_start_at_a_neurons_weights_are_charged_for_its_sum(bend: str) -> None:
+    """Two terms of 1e4 that cancel: the neuron's input is 0 over the reals, and within rounding of 1e4 in float32."""
+    nodes = [gemm("z", "x", f(1e4, -1e4)[:, None], f(0)), op(bend, "z").named("r"), gemm("y", "r", f(1)[:, None], f(0))]
+    network = read_onnx(model(*nodes, x=(1, 2)).SerializeToString(), "float32").network.freeze(torch.float64)
+    point = torch.ones(1, 2).double()
+    error, at = 2.5e4 * 2.0**-24, network.index("z")
+    for radius in (0.0, 1e-9):
+        region = BoxRegion(point - radius, point + radius)
+        for boxes in (tighten(network, region)[0], sharpen(network, region, steps=2).boxes, enclose(network, region.box())):
+            assert boxes[at].lower.item() <= -error and boxes[at].upper.item() >= error
+
+
+def test_a_leaky_slope_is_rounded() -> None:
+    x = torch.linspace(-3, 3, 1001)[None]
+    operator = LeakyRelu(float(np.float32(0.01)))
+    y, exact = operator(x).double(), operator(x.double())
+    error = program_error(operator, magnitudes(operator, x.double().abs()))
+    assert error is not None
+    assert bool(((y - exact).abs() <= error).all())
+    assert bool((y != exact).any())
+
+
+def test_affine_forms_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They carry no error of a program, so that they are no part of what is said about one, however large the network."""
+    monkeypatch.setattr("fathom.bounds.affine.HEAVY", 0.0)
+    for name in ("deep", "pictures"):
+        problem = problem_of(CONTENTS[name](), 0.01)
+        assert problem.network is not None
+        box = problem.region.box().take(torch.tensor([0]))
+        box = Box(box.lower, torch.cat([box.upper[:, :3], box.lower[:, 3:]], 1))
+        assert not pays(problem.network, box)
+        assert pays(unrounded(problem.network), box)
 
 
 class Searched(Solver):
