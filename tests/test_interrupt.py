@@ -17,7 +17,7 @@ import pytest
 from fathom.audits.interrupt import interruptible
 from fathom.casebook.store import Case, Casebook
 from fathom.core.answer import Verdict
-from tests.command import fathom, finish, start, write_data, write_model
+from tests.command import fathom, finish, start, write_data, write_model, write_property
 
 HARD = ("--linf", "0.025", "--range", "0", "1")
 
@@ -188,3 +188,98 @@ def test_an_interrupt_before_the_work_is_no_traceback(folder: Path, monkeypatch:
     result = fathom("audit", "model.onnx", "data.npz", *HARD, folder=folder)
     assert (result.code, result.out) == (130, "")
     assert "Traceback" not in result.err
+
+
+# Certificates
+
+
+CHECKER = """import os, pathlib, time
+pathlib.Path("checker.new").write_text(str(os.getpid()))
+pathlib.Path("checker.new").rename("checker.pid")
+time.sleep(100)
+"""
+
+
+@pytest.fixture
+def provable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A property and an audit that are proved at once, and for processes a checker that does not come to an end."""
+    model = write_model(tmp_path / "model.onnx", [4, 8, 3])
+    write_property(tmp_path / "unsat.vnnlib", 0, 1, 4, 3, "(>= Y_0 1000.0)")
+    write_data(tmp_path / "data.npz", model, 2)
+    stub = tmp_path / "stub" / "fathom_checker"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").touch()
+    (stub / "__main__.py").write_text(CHECKER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(stub.parent), os.environ.get("PYTHONPATH", "")]))
+    return tmp_path
+
+
+def checker_of(process: subprocess.Popen[str], folder: Path) -> int:
+    """Waits until a checker is at work, and gives its process."""
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "checker.pid").exists():
+            return int((folder / "checker.pid").read_text())
+        time.sleep(0.05)
+    pytest.fail(f"no checker to interrupt: {finish(process)}")
+
+
+def expect_gone(number: int) -> None:
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
+
+
+VERIFY = ("verify", "unsat.vnnlib", "--network", "model.onnx", "--certificate", "proof.npz")
+AUDIT = ("audit", "model.onnx", "data.npz", "--linf", "0.0001", "--range", "0", "1", "--certificates", "proofs")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_verdict_outlives_its_interrupted_check_and_the_checker_does_not(number: signal.Signals, provable: Path) -> None:
+    process = start(*VERIFY, folder=provable)
+    checker = checker_of(process, provable)
+    process.send_signal(number)
+    ended = finish(process)
+    assert (ended.code, ended.out) == (130, "unsat\n")
+    assert "certificate (unchecked): interrupted before the checker was done; run `fathom check`" in ended.err
+    assert "Traceback" not in ended.err
+    expect_gone(checker)
+    assert fathom("check", "model.onnx", "unsat.vnnlib", "proof.npz", folder=provable).code == 0
+    assert not list(provable.glob("*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_audit_reports_though_its_check_was_interrupted(number: signal.Signals, provable: Path) -> None:
+    process = start(*AUDIT, "--json", folder=provable)
+    checker = checker_of(process, provable)
+    process.send_signal(number)
+    ended = finish(process)
+    assert ended.code == 130
+    assert {answer["verdict"] for answer in answers(ended.out).values()} == {"proved"}
+    assert "Traceback" not in ended.err
+    expect_gone(checker)
+    assert (provable / "report.html").exists()
+    names = {path.name for path in (provable / "proofs").iterdir()}
+    assert names == {"model.onnx", "problem.json", "certificate.npz"}
+
+
+def test_a_certificate_that_was_interrupted_is_not_there_by_half(provable: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes when the temporary file is written and has not its name yet."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    result = fathom(*VERIFY, folder=provable)
+    assert (result.code, result.out) == (130, "unsat\n")
+    assert "certificate (unchecked): interrupted before the certificate was written" in result.err
+    assert not [path.name for path in provable.iterdir() if "proof" in path.name]
+
+
+def test_the_checker_is_not_taken_from_the_folder_where_the_user_works(tmp_path: Path) -> None:
+    """Whoever gives away a model with such a folder beside it would have it run, and could call anything accepted."""
+    write_model(tmp_path / "model.onnx", [4, 8, 3])
+    write_property(tmp_path / "unsat.vnnlib", 0, 1, 4, 3, "(>= Y_0 1000.0)")
+    (tmp_path / "numpy.py").write_text("import pathlib; pathlib.Path('run').touch()")
+    result = fathom(*VERIFY, folder=tmp_path)
+    assert "certificate (checked)" in result.err
+    assert not (tmp_path / "run").exists()

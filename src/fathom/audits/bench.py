@@ -137,6 +137,8 @@ class Bench:
                 from fathom.audits.verify import verify
 
                 result = verify(network, prop, self.seconds, self.seed, out, self.arithmetic)
+                if result.check is not None and result.check.interrupted:
+                    raise KeyboardInterrupt
                 verdict, note = result.verdict, "; ".join(result.notes())
             if verdict == "unsat" and out is not None:
                 proof = _proof(note)
@@ -190,7 +192,7 @@ def _in_fresh_process(
     network: Path, prop: Path, seconds: float, seed: int, proof: Path | None, arithmetic: str
 ) -> tuple[str, str, int]:
     """Verdict, note and peak memory in MiB of `fathom verify`; ended from outside if it does not end itself."""
-    command = [sys.executable, "-m", "fathom", "verify", str(prop), "--network", str(network)]
+    command = [sys.executable, "-P", "-m", "fathom", "verify", str(prop), "--network", str(network)]
     command += ["--timeout", str(seconds), "--seed", str(seed), "--arithmetic", arithmetic]
     command += [] if proof is None else ["--certificate", str(proof)]
     deadline = time.monotonic() + seconds + GRACE

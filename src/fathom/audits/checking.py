@@ -38,6 +38,7 @@ class Check:
     words: str  # the checker's own; or why there was nothing to check, or no time to
     seconds: float = 0.0  # of checking
     size: int = 0  # bytes of the certificate; 0 where there is none
+    interrupted: bool = False  # by the user; the verdict stands, and whoever asked is to stop
 
     @property
     def claim(self) -> Claim:
@@ -52,6 +53,9 @@ class Check:
     def to_json(self) -> dict[str, Any]:
         """Plain types for `json.dumps`."""
         return {"accepted": self.accepted, "words": self.words, "seconds": self.seconds, "bytes": self.size}
+
+
+UNWRITTEN = Check(accepted=False, words="interrupted before the certificate was written", interrupted=True)
 
 
 def certify(
@@ -71,13 +75,21 @@ def certify(
         out: the certificate's file, which appears whole or not at all.
         numbered: whether the second file is a `problem.json`.
         seconds: to check it, at most.
+
+    Interrupted, it returns what the proof is without a check: a verdict is not lost to the wish to see it checked.
     """
     try:
         content = certificate(problem, sets, records, *(unpack(file, LIMIT) for file in files), numbered=numbered)
+        write_whole(out, content)
     except NotUnderstood as reason:
         return Check(accepted=False, words=str(reason))
-    write_whole(out, content)
-    return check(*files, out, seconds)
+    except KeyboardInterrupt:
+        return UNWRITTEN
+    try:
+        return check(*files, out, seconds)
+    except KeyboardInterrupt:  # which has ended the checker
+        words = "interrupted before the checker was done; run `fathom check`"
+        return Check(accepted=False, words=words, size=len(content), interrupted=True)
 
 
 def certify_export(problem: Problem, answers: Answers, records: Records, folder: Path) -> Check:
@@ -99,21 +111,28 @@ def certify_export(problem: Problem, answers: Answers, records: Records, folder:
     except NotUnderstood as reason:
         return Check(accepted=False, words=str(reason))
     except KeyboardInterrupt:
-        return Check(accepted=False, words="interrupted before the checker was done; run `fathom check`")
+        return UNWRITTEN
 
 
 def check(model: Path, prop: Path, out: Path, seconds: float | None = None) -> Check:
     """What the independent checker says about a certificate."""
     began, size = time.monotonic(), out.stat().st_size
-    command: Sequence[str] = [sys.executable, "-m", "fathom_checker", *map(str, (model, prop, out))]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, stdin=subprocess.DEVNULL, env=_quiet())
-    except subprocess.TimeoutExpired:
-        return Check(accepted=False, words="no time was left to check it; run `fathom check`", seconds=seconds or 0.0, size=size)
+    # -P: a file called numpy.py in the folder where the user works is no part of the checker.
+    command: Sequence[str] = [sys.executable, "-P", "-m", "fathom_checker", *map(str, (model, prop, out))]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=_quiet()) as process:
+        try:
+            verdict, said = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            words = "no time was left to check it; run `fathom check`"
+            return Check(accepted=False, words=words, seconds=seconds or 0.0, size=size)
+        finally:  # `subprocess.run` would not wait for it after an interrupt
+            process.kill()
+            process.wait()
     spent = time.monotonic() - began
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    words = lines[0] if lines else f"the checker ended with {done.returncode} and said nothing"
-    accepted = done.returncode == 0 and lines[:1] == ["accepted"]
+    lines = [line for line in (verdict + said).splitlines() if line.strip()]
+    words = lines[0] if lines else f"the checker ended with {process.returncode} and said nothing"
+    accepted = process.returncode == 0 and lines[:1] == ["accepted"]
     return Check(accepted=accepted, words=words, seconds=spent, size=size)
 
 

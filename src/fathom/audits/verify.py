@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fathom.audits.cases import by_case
-from fathom.audits.checking import Check, Records, certify
+from fathom.audits.checking import UNWRITTEN, Check, Records, certify
 from fathom.audits.portfolio import quick, recorded_at_no_cost
 from fathom.capture.captured import Captured
 from fathom.capture.onnx_file import read_onnx
@@ -165,12 +165,14 @@ def verify(
             verdict = "timed-out"
     check = None
     if certificate is not None and verdict == "unsat":
-        again = at_once or not len(problem) or solve_one(problem, Budget(seconds=_some(left())), seed, records).proved[0]
-        if again:
-            files, every = (_only(found, network), Path(prop)), torch.arange(len(problem))
-            check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=_some(left()))
-        else:
-            check = Check(accepted=False, words=UNREPEATED)
+        files, every = (_only(found, network), Path(prop)), torch.arange(len(problem))
+        try:
+            if at_once or not len(problem) or solve_one(problem, Budget(seconds=_some(left())), seed, records).proved[0]:
+                check = certify(problem, every, records, files, Path(certificate), numbered=False, seconds=_some(left()))
+            else:
+                check = Check(accepted=False, words=UNREPEATED)
+        except KeyboardInterrupt:  # the verdict stands
+            check = UNWRITTEN
     return Verification(verdict, answers, captured.program, reason, time.monotonic() - began, check, found.query, way)
 
 

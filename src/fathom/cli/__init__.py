@@ -6,9 +6,11 @@ Results go to standard output; progress, logs and errors to standard error. Exit
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 import traceback
+from types import FrameType
 
 STARTED = time.monotonic()
 # Threads that wait for work by spinning slow every other process down, and on a busy machine this one tenfold.
@@ -71,13 +73,18 @@ def complain(text: str) -> None:
     print(f"fathom: {safe}", file=sys.stderr, flush=True)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """The entry point of `fathom`."""
+    """The entry point of `fathom`. A plain `kill` is an interrupt too: half a file or a checker at work is not left behind."""
     keep_freed_memory()
     leave_unreached_objects()
     from fathom.cli import commands
 
     commands.load()
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         app(obj=STARTED, prog_name="fathom")
     except FathomError as error:
@@ -98,3 +105,5 @@ def main() -> None:
         name = type(error).__name__
         complain(f"a bug in Fathom, not in your files: {name}; please report it with the command and the lines above")
         raise SystemExit(BUG) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)

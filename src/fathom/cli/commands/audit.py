@@ -240,6 +240,6 @@ def _print(result: AuditResult, budget: Budget, settings: Settings, *, as_json: 
     if failed:
         complain(str(failed))
         raise typer.Exit(FAILED)
-    if budget.stop.is_set():
+    if budget.stop.is_set() or (result.check is not None and result.check.interrupted):
         complain("interrupted; the same command goes on from here")
         raise typer.Exit(INTERRUPTED)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fathom.cli import app, complain
+from fathom.cli import INTERRUPTED, app, complain
 from fathom.core.arithmetic import Arithmetic
 
 EPILOG = """[bold]Examples[/bold]
@@ -115,6 +115,8 @@ def _answer(
     memory = "" if peak is None else f", at most {peak} MiB"
     for line in (f"{result.reason}; {result.seconds:.2f} s{memory}, arithmetic: {result.arithmetic}", *result.notes()):
         complain(line)
+    if result.check is not None and result.check.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _files(networks: list[str]) -> Path | dict[str, Path]:
