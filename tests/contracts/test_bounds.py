@@ -304,12 +304,13 @@ def test_optimised_relaxations_are_never_below_the_default_ones() -> None:
             assert (optimised.lower >= default.lower).all()
 
 
-def test_an_optimised_inside_pays() -> None:
+@pytest.mark.parametrize("maker", [dense, attention])
+def test_an_optimised_inside_pays(maker: Callable[[Maker], Network]) -> None:
     """Not for every set: with other boxes the last rows start from other relaxations. Over many sets, on balance."""
     gained = 0.0
     for seed in range(4):
         for region in regions(seed)[1:]:
-            problem = pose(made(dense, seed), region, seed)
+            problem = pose(made(maker, seed), region, seed)
             plain, inside = (AlphaCrown(inner_steps=n).solve(problem, Budget(goal=Goal.VALUE)).lower for n in (0, 10))
             gained += (inside - plain).sum().item()
     assert gained > 0.1

@@ -187,7 +187,7 @@ def quick(problem: Problem, seed: int = 0, records: list[tuple[Tensor, Record]] 
         opening=_opening(problem),
         longer=None,
         beside=(Gradient(), Gradient(restarts=300, steps=100), Gradient(restarts=1000, steps=100)),
-        bounds=(AlphaCrown(),) if records is None and resists_splitting(problem) else (),
+        bounds=(AlphaCrown(), AlphaCrown(inner_steps=3)) if records is None and resists_splitting(problem) else (),
         worsen=False,
         records=records,
     )

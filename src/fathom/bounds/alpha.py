@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from fathom.bounds.ascent import Ascent
 from fathom.bounds.backward import Reach
 from fathom.bounds.batches import Bound, solve_in_batches
+from fathom.bounds.inside import initial_choices, optimised
 from fathom.bounds.intermediate import tighten
-from fathom.bounds.margins import Margins, bound_margins
+from fathom.bounds.margins import bound_margins
 from fathom.bounds.sharpen import sharpen
 from fathom.core.answer import Answers
 from fathom.core.box import Box
@@ -29,7 +29,7 @@ class AlphaCrown(Solver):
     Requires: a compiled problem.
     Returns: lower bounds, never below CROWN's on the same inside; the minimisers of the best relaxation, confirmed, as upper
         ones.
-    Method: the inside of the network is bounded once; where every operator has a kink, with optimised slopes too. Then projected
+    Method: the inside of the network is bounded once, with optimised choices too where that is asked for. Then projected
         Adam on the choices of every relaxation, separately for each row of the spec. Every iterate is rigorous, so the best one
         counts.
     Sound? complete?: sound under `real`; incomplete.
@@ -48,7 +48,7 @@ class AlphaCrown(Solver):
         assert problem.spec is not None
         boxes, reach = self._inside(network, problem, clock)
         first = bound_margins(network, problem.region, problem.spec, boxes, reach, keep=True)
-        choices = initial_choices(network, boxes, first)
+        choices = initial_choices(network, boxes, first.bound.met)
         rows, minimisers = first.rows.detach(), first.minimisers.detach()
         ascent = Ascent([(choice, self.rate, 0.0, 1.0) for choice in choices.values()])
         while choices and ascent.time < self.steps and clock.over() is None and bool((problem.spec.combine(rows) <= 0).any()):
@@ -62,24 +62,15 @@ class AlphaCrown(Solver):
     def _inside(self, network: Network, problem: Problem, clock: Clock) -> tuple[list[Box], Reach]:
         memory = clock.budget.memory // 4
         operators = [node.operator for node in network.nodes]
-        if not self.inner_steps or any(isinstance(operator, Nonlinear) and operator.kink is None for operator in operators):
+        if not self.inner_steps:
             return tighten(network, problem.region, memory=memory, late=clock.late)
+        if any(isinstance(operator, Nonlinear) and operator.kink is None for operator in operators):
+            bound = optimised(network, problem.region, self.inner_steps, memory, clock.late, lambda: _half_gone(clock))
+            return tighten(network, problem.region, memory=memory, late=clock.late, bound=bound)
         sharp = sharpen(network, problem.region, steps=self.inner_steps, memory=memory, late=clock.late)
         return sharp.boxes, sharp.reach
 
 
-def initial_choices(network: Network, boxes: list[Box], start: Margins) -> dict[int, Tensor]:
-    """A leaf tensor [n, rows, *shape] of choices for every nonlinear node that the pass met: the middle, or for an operator with
-    a kink the end on whose side most of the box lies."""
-    choices = {}
-    for i, met in start.bound.met.items():
-        node = network.nodes[i]
-        operator = node.operator
-        assert isinstance(operator, Nonlinear)
-        if operator.kink is None:
-            value = torch.full_like(met, 0.5)
-        else:
-            box = boxes[node.inputs[0]]
-            value = (box.upper - operator.kink > operator.kink - box.lower).to(met.dtype).unsqueeze(1).expand(met.shape).clone()
-        choices[i] = value.requires_grad_()
-    return choices
+def _half_gone(clock: Clock) -> bool:
+    """Whether what is left of the time is needed for plain passes, and for the ascent at the end."""
+    return clock.late() or clock.elapsed > clock.remaining

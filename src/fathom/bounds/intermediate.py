@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ from fathom.ops.sparse import Sparse
 
 Bounder = Callable[[Sequence[Box], Reach, int, Sequence[float | None]], Box]
 """Given the boxes so far, the rounding account, a node and the kinks of its readers: the node's box."""
+
+Rows = Callable[[Sequence[Box], Reach, int, Tensor, Region], Tensor]
+"""Given the boxes so far, the rounding account, a node, rows [n, rows, *shape] over it and sets: lower bounds [n, rows]."""
 
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
 
@@ -93,7 +97,7 @@ def tighten(
             if bound is not None:
                 boxes[i] = bound(boxes, account, i, bending[i])
             else:
-                boxes[i] = _by_backward(network, region, boxes, account, i, bending[i], memory, late)
+                boxes[i] = by_backward(network, region, boxes, account, i, bending[i], memory, late)
             value[i] = boxes[i].magnitude.detach()
     return boxes, reach or Reach(tuple(value), tuple(load), tuple(program))
 
@@ -170,7 +174,7 @@ def unstable(box: Box, kinks: Sequence[float | None]) -> Tensor:
     return torch.stack(crossing).any(0)
 
 
-def _by_backward(
+def by_backward(
     network: Network,
     region: Region,
     boxes: list[Box],
@@ -179,8 +183,10 @@ def _by_backward(
     kinks: Sequence[float | None],
     memory: int,
     late: Callable[[], bool],
+    pushed: Rows | None = None,
 ) -> Box:
-    """The box of node `at`, with its unstable elements bounded by the backward pass."""
+    """The box of node `at`, with its unstable elements bounded by `pushed`: the plain backward pass, if that is None."""
+    pushed = partial(_plain, network) if pushed is None else pushed
     box = boxes[at]
     mask = flat(unstable(box, kinks), 1)
     most = int(mask.sum(1).max()) if len(mask) else 0
@@ -203,7 +209,7 @@ def _by_backward(
         low, high = [], []
         for piece in torch.split(index[owners], count, 1):
             now = lower[owners].gather(1, piece), upper[owners].gather(1, piece)
-            better = now if late() else _extremes(network, part, inner, account, at, piece)
+            better = now if late() else _extremes(network, part, inner, account, at, piece, pushed)
             open_ = mask[owners].gather(1, piece)
             low.append(torch.where(open_, torch.maximum(now[0], better[0]), now[0]))
             high.append(torch.where(open_, torch.minimum(now[1], better[1]), now[1]))
@@ -213,7 +219,13 @@ def _by_backward(
     return Box(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
 
 
-def _extremes(network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, index: Tensor) -> tuple[Tensor, Tensor]:
+def _plain(network: Network, boxes: Sequence[Box], reach: Reach, start: int, rows: Tensor, region: Region) -> Tensor:
+    return backward(network, boxes, reach, start, rows).minimise(region)[0]
+
+
+def _extremes(
+    network: Network, region: Region, boxes: list[Box], reach: Reach, at: int, index: Tensor, pushed: Rows
+) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds [n, k] of the elements `index` [n, k] of node `at`."""
     node, operator = network.nodes[at], network.nodes[at].operator
     if isinstance(operator, Dense | Sparse) and len(node.shape) == 1:
@@ -225,8 +237,7 @@ def _extremes(network: Network, region: Region, boxes: list[Box], reach: Reach, 
         rows = torch.zeros(*index.shape, size, dtype=boxes[at].lower.dtype).scatter_(2, index.unsqueeze(2), 1.0)
         rows, start = rows.reshape(*index.shape, *node.shape), at
         shift = rows.new_zeros(index.shape)
-    bound = backward(network, boxes, reach, start, torch.cat([rows, -rows], 1))
-    values, _ = bound.minimise(region)
+    values = pushed(boxes, reach, start, torch.cat([rows, -rows], 1), region)
     low, high = torch.split(values, index.shape[1], 1)
     low, high = down(low + shift), -down(high - shift)
     off = reach.program[at] if start != at else None
