@@ -40,7 +40,7 @@ Parts = dict[str, Any]
 MEMORY = 1 << 28
 STEPS = 24  # of ascent on a leaf
 FARTHEST = 20  # times that a constant is moved four times as far
-CHOICES = ("slope_table", "inner_slopes", "multipliers", "record_weights", "cut", "flags")
+CHOICES = ("record_slopes", "inner_slopes", "multipliers", "record_weights", "cut", "flags")
 STATEMENT = ("tree_lower", "tree_upper", "tree_spec", "tree_set", "rows", "row_constant", "row_strict", "row_spec", "row_clause")
 
 
@@ -259,7 +259,7 @@ class Forger:
     def phases(self) -> Parts:
         """Phase splits that mean something else: other neurons, neurons renumbered, prices of one split put on another."""
         parts = self.base()
-        neurons = len(parts["slope_table"][0]) if len(parts.get("slope_table", ())) else 0
+        neurons = len(parts["record_slopes"][0]) if len(parts.get("record_slopes", ())) else 0
         split = np.flatnonzero(parts["kind"] == PHASE)
         match self.random.integers(4):
             case 0 if len(split):

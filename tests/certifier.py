@@ -138,11 +138,11 @@ def trees(model: bytes, property: bytes) -> tuple[list[tuple[Any, Any]], list[Sp
     grouped: dict[bytes, tuple[tuple[Any, Any], list[Any]]] = {}
     for asked in question.obligations:
         rows = []
-        for key, ways in asked.rows.items():
+        for key, constant, strict in asked.rows:
             if len(key) > 1 or key[0][0] < question.outputs:
                 coefficients = np.zeros(question.outputs + question.inputs)
                 coefficients[[place for place, _ in key]] = [float(value) for _, value in key]
-                rows.append((coefficients.tolist(), below(ways[0][0]), ways[0][1]))
+                rows.append((coefficients.tolist(), below(constant), strict))
         box = asked.lower, asked.upper
         grouped.setdefault(box[0].tobytes() + box[1].tobytes(), (box, []))[1].append(rows)
     return [box for box, _ in grouped.values()], [Spec(rows) for _, rows in grouped.values()], [*range(len(grouped))]

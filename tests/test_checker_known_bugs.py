@@ -165,3 +165,12 @@ def test_cancellation_that_depends_on_the_order_of_summation_is_charged(tmp_path
     assert provable(tmp_path, network, vnnlib(1, 1, "(>= Y_0 0.0001)"), rounds=2)
     assert not provable(tmp_path, network, vnnlib(1, 1, "(>= Y_0 0.0001)"), rounds=2, way="float32")
     assert provable(tmp_path, network, vnnlib(1, 1, "(>= Y_0 1000)"), rounds=2, way="float32")
+
+
+@pytest.mark.parametrize("way", ["real", "float32"])
+def test_no_float_slips_into_rational_numbers(tmp_path: Path, way: str) -> None:
+    """Once 0 / 2, of a neuron that is off, and the smallest float32 were floats, and all that they were added to was rounded."""
+    first, last = np.array([[-1, 1]], np.float32), np.array([[0.1], [0.3]], np.float32)
+    off = op("Gemm", "x", first, f(-2, 3)).named("a"), op("Relu", "a").named("r")
+    network = model(*off, op("MatMul", "r", last), x=(1, 1))
+    assert provable(tmp_path, network, vnnlib(1, 1, "(<= Y_0 0.5)", low="0.1", high="0.7"), rounds=1, exact=True, way=way)

@@ -146,7 +146,7 @@ class Bounder:
                     constant, moved = constant + shift, moved + np.abs(shift)
                 if f"loss {i}" in state:
                     lost = lost + numbers.dot(np.abs(a), state[f"loss {i}"][owner])
-                parts = op.back(a)
+                parts = op.backward(a)
             else:
                 below, chord, offset, loss = (line[owner] for line in lines[i])
                 if place is not None:

@@ -74,8 +74,8 @@ def unpack(content: bytes) -> tuple[dict[str, Any], dict[str, Array]]:
 def read_certificate(given: dict[str, Array], inputs: int, outputs: int, neurons: int) -> Certificate:
     """Raises: Malformed: the arrays are not of the format, or not about a model of this size."""
     sizes = {"d": inputs, "N": neurons, "2": 2}  # the others are as arrays first have them
-    strange, arrays = sorted(set(given) - set(FORMS)), dict[str, Array]()
-    _require(not strange, "arrays of the format", strange)
+    _require(set(given) <= set(FORMS), "arrays of the format", sorted(set(given) - set(FORMS)))
+    arrays = dict[str, Array]()
     for name, (kind, *axes) in FORMS.items():
         _require(name in given or name.startswith(OPTIONAL), f"an array `{name}`", "none")
         array = given.get(name, np.zeros([sizes.get(axis, 0) for axis in axes], "u1" if kind == "s" else kind))
@@ -85,43 +85,20 @@ def read_certificate(given: dict[str, Array], inputs: int, outputs: int, neurons
             fits and (array.dtype.kind != "f" or np.isfinite(array).all()), f"finite `{name}` {axes} of its type", array.shape
         )
         arrays[name] = array.astype({"i": np.int64, "f": np.float64}.get(kind, array.dtype))
-        _require(kind != "s" or array.dtype == np.uint8 or ((array >= 0) & (array <= 1)).all(), f"`{name}` from 0 to 1", "others")
-    clauses = _clauses(arrays["row_spec"], arrays["row_clause"])
-    kind, index = arrays["kind"], arrays["index"]
-    for name, array, least, end in (
-        ("tree_spec", arrays["tree_spec"], 0, len(clauses)),
-        ("kind", kind, 0, 4),
-        ("flags", arrays["flags"], 0, 4),
-        ("index of a leaf", index[kind == LEAF], -1, sizes["records"]),
-        ("index of an input", index[kind == BOX], 0, inputs),
-        ("index of a neuron", index[kind == PHASE], 0, neurons),
-        ("index of clauses", index[kind == CLAUSE], 0, len(kind)),
-        ("multiplier_record", arrays["multiplier_record"], 0, sizes["records"]),
-        ("multiplier_neuron", arrays["multiplier_neuron"], 0, neurons),
-        ("inner_tree", arrays["inner_tree"], 0, sizes["T"]),
-        ("inner_neuron", arrays["inner_neuron"], 0, neurons),
-    ):
-        _require(((array >= least) & (array < end)).all(), f"`{name}` from {least} to {end - 1}")
+        least = 0 if kind == "s" or name in ("record_weights", "multipliers") else -np.inf
+        _require((arrays[name] >= least).all(), f"`{name}` of 0 or more", "less")
+        _require(kind != "s" or array.dtype == np.uint8 or (array <= 1).all(), f"`{name}` of 1 or less", "more")
     _require(sizes["w"] in (outputs, outputs + inputs), f"rows over {outputs} outputs (and {inputs} inputs)", sizes["w"])
-    widest = np.bincount(arrays["row_spec"]).max(initial=0)
-    _require(not sizes["records"] or sizes["R"] >= widest, f"`record_weights` for {widest} rows", sizes["R"])
-    _require((arrays["record_weights"] >= 0).all() and (arrays["multipliers"] >= 0).all(), "weights and multipliers >= 0", "less")
-    for name, owner in (("multiplier", "record"), ("inner", "tree")):
-        ascending = np.diff(arrays[f"{name}_{owner}"] * neurons + arrays[f"{name}_neuron"]) > 0
-        _require(ascending.all(), f"`{name}_{owner}` ascending, and `{name}_neuron` within it")
-    # In level order, a node's children are behind the roots and the children of all nodes before it.
-    ends = sizes["T"] + np.cumsum(np.select([kind == LEAF, kind == CLAUSE], [0, index], 2))
-    _require(len(kind) == (ends[-1] if len(kind) else sizes["T"]), f"{ends[-1:]} nodes", len(kind))
-    return Certificate(arrays, clauses, np.append(sizes["T"], ends)[:-1])
-
-
-def _clauses(spec: Array, clause: Array) -> Array:
-    """How many clauses each spec has."""
+    spec, clause, kind, index = (arrays[name] for name in ("row_spec", "row_clause", "kind", "index"))
     new = np.diff(spec, prepend=-1)
     steps = np.where(new == 1, 2 * clause, np.diff(clause, prepend=0))  # a new spec begins with clause 0
-    _require(
-        (((new == 0) | (new == 1)) & ((steps == 0) | (steps == 1))).all(), "`row_spec` and `row_clause` ascending by 1", "others"
-    )
+    _require(np.isin([new, steps], (0, 1)).all(), "`row_spec` and `row_clause` ascending by 1", "others")
     clauses = np.zeros(int(new.sum()), np.int64)
     np.maximum.at(clauses, spec, clause + 1)
-    return clauses
+    _require(
+        np.isin(arrays["tree_spec"], spec).all() and np.isin(kind, (LEAF, BOX, PHASE, CLAUSE)).all(), "known specs and kinds"
+    )
+    # In level order, a node's children are behind the roots and the children of all nodes before it.
+    ends = sizes["T"] + np.cumsum(np.select([kind == LEAF, kind == CLAUSE], [0, np.maximum(index, 0)], 2))
+    _require(len(kind) == (ends[-1] if len(kind) else sizes["T"]), f"{ends[-1:]} nodes", len(kind))
+    return Certificate(arrays, clauses, np.append(sizes["T"], ends)[:-1])

@@ -1,8 +1,9 @@
-"""Nodes of an ONNX graph, and the operators that only move elements, of constants or of arrays of elements' numbers."""
+"""Nodes of an ONNX graph, and the operators that only move elements: of constants, or of arrays of elements' numbers."""
 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,17 @@ from fathom_checker.reading import MOST_ELEMENTS, Malformed
 
 
 class Node:
-    """A node's attributes, each of which has to be asked for, and its constant inputs, by the name of their tensor."""
+    """A node's attributes, each of which has to be asked for, and its inputs: constants and variables, by their names."""
 
-    def __init__(self, proto: onnx.NodeProto, constants: Mapping[str, Array]) -> None:
-        self.op, self.constants, self.inputs, self.output = proto.op_type, constants, list(proto.input), proto.output[0]
+    def __init__(self, proto: onnx.NodeProto, constants: Mapping[str, Array], variables: Mapping[str, Array]) -> None:
+        self.op, self.inputs, self.output = proto.op_type, list(proto.input), proto.output[0]
+        self.constants, self.variables = constants, variables
         self.attributes = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
-        if proto.domain not in ("", "ai.onnx") or len([name for name in proto.output if name]) != 1:
+        if proto.domain not in ("", "ai.onnx") or any(proto.output[1:]):
             raise self.unknown("another domain than ONNX's own, or more than one output,")
+        for name in {*self.inputs, self.output} - {""}:
+            if (name in constants or name in variables) == (name == self.output):
+                raise self.unknown(f"a tensor {name!r} that is made twice, or not before it is read,")
 
     def unknown(self, what: str) -> Malformed:
         return Malformed(f"node {self.output!r} ({self.op}): {what} is not understood")
@@ -40,14 +45,13 @@ class Node:
             raise self.unknown(f"an input number {index} that is no constant")
         return self.constants[self.inputs[index]]
 
+    def variable(self, index: int = 0) -> Array:
+        return self.variables[self.inputs[index]]
+
     def integers(self, index: int, name: str, default: Any) -> Any:
         """Whole numbers from an attribute, or in later opsets from an input; the default where there are neither."""
-        values = self.attribute(name, None)
-        if values is None and self.has(index):
-            values = self.constant(index).reshape(-1)
-            if not np.issubdtype(values.dtype, np.integer):
-                raise self.unknown(f"an input number {index} that holds no integers")
-        return default if values is None else tuple(int(value) for value in values)
+        values = self.attribute(name, self.constant(index).reshape(-1) if self.has(index) else default)
+        return default if values is None else tuple(operator.index(value) for value in values)
 
 
 def tensor(proto: onnx.TensorProto) -> Array:
@@ -59,6 +63,15 @@ def tensor(proto: onnx.TensorProto) -> Array:
         raise Malformed(f"the tensor {proto.name!r} is damaged ({reason})") from reason
 
 
+def padded(node: Node, x: Array, first: int, pads: Sequence[int]) -> Array:
+    """With -1 before and after along the axes from the first one on."""
+    pairs = [(0, 0)] * first + list(zip(pads, pads[len(pads) // 2 :]))
+    size = math.prod(n + sum(pair) for n, pair in zip(x.shape, pairs))
+    if 2 * (x.ndim - first) != len(pads) or min(pads, default=0) < 0 or size > MOST_ELEMENTS:
+        raise node.unknown(f"padding of {x.shape} by {pads}")
+    return np.pad(x, pairs, constant_values=-1)
+
+
 def _reshape(node: Node, x: Array) -> Array:
     if node.attribute("allowzero", 0):
         raise node.unknown("allowzero")
@@ -67,23 +80,13 @@ def _reshape(node: Node, x: Array) -> Array:
 
 def _slice(node: Node, x: Array) -> Array:
     starts, ends = node.integers(1, "starts", ()), node.integers(2, "ends", ())
-    axes, steps = node.integers(3, "axes", tuple(range(len(starts)))), node.integers(4, "steps", (1,) * len(starts))
-    if not len(starts) == len(ends) == len(axes) == len(steps) or min(steps, default=1) < 1:
-        raise node.unknown("a slice with steps below 1, or whose parts differ in length,")
+    axes, steps = node.integers(3, "axes", range(len(starts))), node.integers(4, "steps", (1,) * len(starts))
     where = [slice(None)] * x.ndim
-    for start, end, axis, step in zip(starts, ends, axes, steps):
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 1:
+            raise node.unknown("a step below 1")
         where[axis] = slice(start, end, step)
     return x[tuple(where)]
-
-
-def padded(node: Node, x: Array, first: int, pads: Sequence[int]) -> Array:
-    """With -1 before and after along the axes from the first one on."""
-    pairs = [(0, 0)] * first + list(zip(pads, pads[len(pads) // 2 :]))
-    if 2 * (x.ndim - first) != len(pads) or min(pads, default=0) < 0:
-        raise node.unknown(f"padding of {x.shape} by {pads}")
-    if math.prod(n + sum(pair) for n, pair in zip(x.shape, pairs)) > MOST_ELEMENTS:
-        raise node.unknown(f"a value of more than {MOST_ELEMENTS} elements")
-    return np.pad(x, pairs, constant_values=-1)
 
 
 def _dropout(node: Node, x: Array) -> Array:

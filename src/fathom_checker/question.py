@@ -13,10 +13,9 @@ from fathom_checker.numbers import Array
 from fathom_checker.reading import Rejected
 from fathom_checker.region import Balls
 
-Key = tuple[tuple[int, Fraction], ...]
-"""Coefficients of a row over (y, x) that are not 0, by ascending place, divided by the magnitude of the first."""
-Row = tuple[Key, Fraction, bool]
-"""A row `<= 0`, with its constant divided likewise; whether it holds only where it is `< 0`."""
+Row = tuple[tuple[tuple[int, Fraction], ...], Fraction, bool]
+"""Coefficients over (y, x) other than 0, by ascending place, and constant, over the first one's magnitude; it
+holds where their sum is <= 0, or, if strict, < 0."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +25,7 @@ class Obligation:
     name: str
     lower: Array
     upper: Array
-    rows: dict[Key, list[tuple[Fraction, bool]]]
+    rows: list[Row]
     number: int = -1
 
 
@@ -44,36 +43,24 @@ def normal(coefficients: dict[int, Fraction], constant: Fraction, *, strict: boo
     return tuple((place, coefficients[place] / size) for place in places), constant / size, strict
 
 
-def by_key(rows: list[Row]) -> dict[Key, list[tuple[Fraction, bool]]]:
-    found = defaultdict(list)
-    for key, constant, strict in rows:
-        found[key].append((constant, strict))
-    return found
-
-
 def require_answered(question: Question, certificate: Certificate) -> None:
-    """Raises: Rejected: no tree is about one of the obligations."""
+    """Raises: Rejected: no tree is about one of the obligations: its box, and a clause all of whose rows follow from its rows."""
     specs: list[list[list[Row]]] = [[[] for _ in range(count)] for count in certificate.clauses]
     names = ("row_spec", "row_clause", "rows", "row_constant", "row_strict")
     for spec, clause, values, constant, strict in zip(*(certificate[name].tolist() for name in names)):
         coefficients = {place: Fraction(value) for place, value in enumerate(values) if value}
         specs[spec][clause].append(normal(coefficients, Fraction(constant), strict=bool(strict)))
-    lower, upper, number, of = (certificate[f"tree_{name}"] for name in ("lower", "upper", "set", "spec"))
-    about = defaultdict(list)
-    for tree, set_ in enumerate(number.tolist()):
-        about[set_].append(tree)
+    about, lower, upper = defaultdict(list), certificate["tree_lower"], certificate["tree_upper"]
+    for tree, number in enumerate(certificate["tree_set"].tolist()):
+        about[number].append(tree)
     for asked in question.obligations:
         trees = np.array(about[asked.number], np.int64)
-        around = (lower[trees] <= asked.lower).all(1) & (upper[trees] >= asked.upper).all(1)
-        if not any(_answers(specs[of[tree]], asked) for tree in trees[around]):
+        trees = trees[(lower[trees] <= asked.lower).all(1) & (upper[trees] >= asked.upper).all(1)]
+        clauses = (clause for spec in dict.fromkeys(certificate["tree_spec"][trees].tolist()) for clause in specs[spec])
+        if not any(all(_follows(row, asked.rows) for row in clause) for clause in clauses):
             raise Rejected(f"{asked.name}: no tree has its inputs and a clause that follows from it")
 
 
-def _answers(clauses: list[list[Row]], asked: Obligation) -> bool:
-    """Whether the obligation's rows imply all rows of one of the clauses."""
-
-    def follows(row: Row) -> bool:
-        key, constant, strict = row
-        return any(constant <= k and (s or not strict) for k, s in asked.rows.get(key, ()))
-
-    return any(all(map(follows, clause)) for clause in clauses)
+def _follows(row: Row, rows: list[Row]) -> bool:
+    """Whether a row holds wherever all of the others do, as one of them is the same but for a constant."""
+    return any(key == row[0] and row[1] <= constant and (strict or not row[2]) for key, constant, strict in rows)

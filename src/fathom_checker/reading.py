@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
 
@@ -23,16 +22,10 @@ def read_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            content = gzip.GzipFile(fileobj=file).read(MOST_BYTES + 1) if zipped else file.read(MOST_BYTES + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as reason:
-        raise Malformed(f"{path.name}: a damaged gzip file ({reason})") from reason
-    except OSError as reason:
-        raise Malformed(f"{path}: cannot be read: {reason.strerror or reason}") from reason
+        with gzip.open(path) if zipped else path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except (EOFError, OSError, zlib.error) as reason:
+        raise Malformed(f"{path}: cannot be read: {reason}") from reason
     if len(content) > MOST_BYTES:
-        raise Malformed(f"{path.name}: more than {MOST_BYTES} bytes")
+        raise Malformed(f"{path}: more than {MOST_BYTES} bytes")
     return content
-
-
-def digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

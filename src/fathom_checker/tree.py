@@ -36,10 +36,8 @@ class Walk:
     def run(self) -> None:
         trees = np.arange(len(self.file["tree_lower"]))
         for start in range(0, len(trees), self.batch):
-            pool = self._alike(
-                self._roots(trees[start : start + self.batch])
-            )  # depth first, so that few states are alive at once
-            while pool:
+            pool = self._alike(self._roots(trees[start : start + self.batch]))
+            while pool:  # depth first, so that few states are alive at once
                 state = pool.pop()
                 if len(state["node"]) > self.batch:
                     pool.append(take(state, np.arange(self.batch, len(state["node"]))))

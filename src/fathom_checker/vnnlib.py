@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 
 from fathom_checker.numbers import above, below, nearest
-from fathom_checker.question import Obligation, Question, Row, by_key, normal
+from fathom_checker.question import Obligation, Question, Row, normal
 from fathom_checker.reading import Malformed
 
-MOST_LITERALS = 1 << 24
+MOST_ROWS = 1 << 24
 NUMBER = re.compile(r"[+-]?(\d{1,800}(\.\d{0,800})?|\.\d{1,800})([eE][+-]?\d{1,3})?")
 
 Affine = dict[int, Fraction]  # by place: outputs, then inputs; -1 is the constant
-Conjunction = list[Row]
 
 
 def read_vnnlib(content: bytes, dtype: Any) -> Question:
@@ -38,8 +37,8 @@ def read_vnnlib(content: bytes, dtype: Any) -> Question:
         for i, rows in enumerate(_conjunctions(["and", *asserted], places)):
             box = _box(rows, len(outputs), len(inputs), dtype)
             if box is not None:
-                found.append(Obligation(f"disjunct {i} of the property", *box, by_key(rows)))
-    except (UnicodeDecodeError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as reason:
+                found.append(Obligation(f"disjunct {i} of the property", *box, rows))
+    except (ValueError, IndexError, TypeError, AttributeError, RecursionError, OverflowError) as reason:
         raise Malformed(f"the property is no VNN-LIB 1 that is understood ({type(reason).__name__}: {reason})") from reason
     return Question(len(inputs), len(outputs), found)
 
@@ -60,52 +59,43 @@ def _nested(text: str) -> list[Any]:
     return stack[0]
 
 
-def _conjunctions(form: Any, places: dict[str, int]) -> list[Conjunction]:
+def _conjunctions(form: Any, places: dict[str, int]) -> list[list[Row]]:
     """A formula as a disjunction of conjunctions."""
-    if not isinstance(form, list):
-        raise _strange(form)
+    if not isinstance(form, list) or form[0] not in ("and", "or", "<=", "<", ">=", ">"):
+        raise Malformed(f"the property: {str(form)[:80]} is not understood")
     head, *rest = form
     if head == "or":
         return [each for part in rest for each in _conjunctions(part, places)]
     if head == "and":
-        made: list[Conjunction] = [[]]
-        for part in sorted((_conjunctions(part, places) for part in rest), key=len):
-            if sum(map(len, made)) * len(part) > MOST_LITERALS:
-                raise Malformed(f"the property: more than {MOST_LITERALS} literals of conjunctions are not understood")
-            made = [left + right for left in made for right in part] if len(part) != 1 else _extended(made, part[0])
+        parts = [_conjunctions(part, places) for part in rest]
+        made = [[row for part in parts if len(part) == 1 for row in part[0]]]
+        for part in (part for part in parts if len(part) != 1):
+            if sum(map(len, made)) * len(part) > MOST_ROWS:
+                raise Malformed(f"the property: conjunctions of more than {MOST_ROWS} rows in all are not understood")
+            made = [left + right for left in made for right in part]
         return made
-    if head not in ("<=", ">=", "<", ">") or len(rest) != 2:
-        raise _strange(form)
     left, right = (_affine(part, places) for part in (rest if head[0] == "<" else rest[::-1]))
     difference = _sum(left, right, Fraction(-1))
-    constant = difference.pop(-1, Fraction(0))
-    return [[normal(difference, constant, strict=len(head) == 1)]]
-
-
-def _extended(made: list[Conjunction], more: Conjunction) -> list[Conjunction]:
-    for conjunction in made:
-        conjunction += more
-    return made
+    return [[normal(difference, difference.pop(-1, Fraction(0)), strict=len(head) == 1)]]
 
 
 def _affine(term: Any, places: dict[str, int]) -> Affine:
-    """Sums, differences, and products with a constant."""
-    if isinstance(term, str):
-        if term not in places and not NUMBER.fullmatch(term):
-            raise _strange(term)
+    """Sums, differences, and products with constants."""
+    if isinstance(term, str) and (term in places or NUMBER.fullmatch(term)):
         return {places[term]: Fraction(1)} if term in places else {-1: Fraction(term)}
-    head, (total, *parts) = term[0], [_affine(part, places) for part in term[1:]]
-    if head == "-" and not parts:
+    if not isinstance(term, list) or term[0] not in ("+", "-", "*"):
+        raise Malformed(f"the property: {str(term)[:80]} is not understood")
+    total, *parts = (_affine(part, places) for part in term[1:])
+    if term[0] == "-" and not parts:
         return _sum({}, total, Fraction(-1))
     for part in parts:
-        if head in ("+", "-"):
-            total = _sum(total, part, Fraction(1 if head == "+" else -1))
-        elif head == "*" and set(part) <= {-1}:
-            total = _sum({}, total, part.get(-1, Fraction(0)))
-        elif head == "*" and set(total) <= {-1}:
-            total = _sum({}, part, total.get(-1, Fraction(0)))
-        else:
-            raise _strange(term)
+        if term[0] != "*":
+            total = _sum(total, part, Fraction(1 if term[0] == "+" else -1))
+            continue
+        constant, other = (total, part) if set(total) <= {-1} else (part, total)
+        if not set(constant) <= {-1}:
+            raise Malformed(f"the property: {str(term)[:80]} is not affine")
+        total = _sum({}, other, constant.get(-1, Fraction(0)))
     return total
 
 
@@ -116,11 +106,7 @@ def _sum(left: Affine, right: Affine, factor: Fraction) -> Affine:
     return total
 
 
-def _strange(form: Any) -> Malformed:
-    return Malformed(f"the property: {str(form)[:80]} is not understood")
-
-
-def _box(rows: Conjunction, outputs: int, inputs: int, dtype: Any) -> tuple[Any, Any] | None:
+def _box(rows: list[Row], outputs: int, inputs: int, dtype: Any) -> tuple[Any, Any] | None:
     """The box that rows over one input make, rounded outwards; None if no input meets them."""
     ends: dict[tuple[int, int], tuple[Fraction, bool]] = {}
     for key, constant, strict in rows:
@@ -130,14 +116,14 @@ def _box(rows: Conjunction, outputs: int, inputs: int, dtype: Any) -> tuple[Any,
             where, new = (key[0][0] - outputs, int(key[0][1])), (constant, strict)
             ends[where] = max(ends.get(where, new), new)
     lower, upper = np.zeros((2, inputs))
-    empty = False
     for i in range(inputs):
         if (i, -1) not in ends or (i, 1) not in ends:
             raise Malformed(f"the property: X_{i} has no lower and upper bound")
         (low, low_strict), (high, high_strict) = ends[i, -1], ends[i, 1]
-        empty |= low > -high or (low == -high and (low_strict or high_strict))
+        if low > -high or (low == -high and (low_strict or high_strict)):
+            return None
         lower[i], upper[i] = min(_ends(low, dtype)), max(_ends(-high, dtype))
-    return None if empty else (lower, upper)
+    return lower, upper
 
 
 @lru_cache(1 << 16)

@@ -247,7 +247,6 @@ def malformed() -> None:
     change("a_cut_that_is_no_number", cut=np.full(len(parts["cut"]), np.nan))
     change("a_child_left_out", **{n: parts[n][:-1] for n in ("kind", "flags", "index", "cut")})
     change("a_node_too_many", **{n: np.append(parts[n], parts[n][-1]) for n in ("kind", "flags", "index", "cut")})
-    change("flags_unheard_of", flags=parts["flags"] + 8)
     change("an_input_that_is_none", index=np.where(parts["kind"] == 1, 2, -1))
     change("a_record_that_is_none", index=np.where(parts["kind"] == 0, 0, 0))
     fan = {"kind": np.array([3, 0]), "flags": np.zeros(2, int), "index": np.array([1, -1]), "cut": np.zeros(2)}
