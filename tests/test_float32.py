@@ -429,6 +429,24 @@ def test_certificates_are_about_float32_and_accepted(tmp_path: Path, sizes: tupl
         assert json.loads(file["header"].tobytes())["arithmetic"] == "float32"
 
 
+@pytest.mark.parametrize("bend", ["Relu", "LeakyRelu"])
+def test_a_certificate_is_accepted_at_the_edge_of_the_error(tmp_path: Path, bend: str) -> None:
+    """A hundredth of what float32 costs away from the least bound that is proved: the checker charges no more than the prover."""
+    content, radius = dense(3, 6, 4, 1, seed=8, scale=3.0, bend=bend), float(np.float32(1e-5))
+    onnx.save(content, tmp_path / "model.onnx")
+    captured = read_onnx(tmp_path / "model.onnx", "float32")
+    box = BoxRegion(torch.full((1, 3), -radius).double(), torch.full((1, 3), radius).double())
+    networks = captured.network, unrounded(captured.network)
+    problems = [Problem.make(captured.program, network, box, LinearRules.make([[1.0]], [0.0])) for network in networks]
+    single, real = (Crown().solve(problem, Budget(seconds=10)).lower.item() for problem in problems)
+    assert single < real
+    bound = single - (real - single) / 100
+    prop = asked(tmp_path, 3, -radius, radius, f"(<= Y_0 {bound!r})")
+    result = verify(tmp_path / "model.onnx", prop, seconds=60, certificate=tmp_path / "proof.npz", arithmetic="float32")
+    assert result.verdict == "unsat"
+    assert result.check is not None and result.check.accepted, result.check
+
+
 # What is refused, in words.
 
 ONE_ROW = f(0.5, -1)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-import torch
 from torch import Tensor
 
 from fathom.core.box import Box
@@ -69,10 +68,9 @@ def program_error(operator: Operator, size: Tensor) -> Tensor | None:
 
 def magnitudes(operator: Operator, *r: Tensor) -> Tensor:
     """How large the sums of magnitudes are that an operator's elements are made of, for inputs of magnitude r_i: |W| r + |bias|;
-    of a nonlinear one how large its value may be below 0, where alone one is rounded. But for the rounding of this computation.
-    """
+    of a nonlinear one how large its value may be. But for the rounding of this computation."""
     if isinstance(operator, Nonlinear):
-        return operator.interval(*(Box(-x, torch.zeros_like(x)) for x in r)).magnitude
+        return operator.interval(*(Box(-x, x) for x in r)).magnitude
     assert isinstance(operator, Linear)
     size = operator.magnitude(*r)
     return size if operator.bias is None else size + operator.bias.abs()
