@@ -7,7 +7,9 @@ rigorous pass of `backward.py` once, in float64, at the choices found: what this
 Only the loose neurons, those that the bounds of some set leave open, have choices; everything about them is kept in columns, one
 for each loose neuron of the network.
 
-Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, ICLR 2021 (optimised slopes).
+Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, ICLR 2021 (optimised slopes); Polyak,
+Minimization of unsmooth functionals, USSR Computational Mathematics and Mathematical Physics 1969 (the length of a step towards a
+known value).
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ SLOPE_RATE = 0.25
 MULTIPLIER_RATE = 0.3  # times the size of the coefficients that the multiplier is subtracted from
 WEIGHT_RATE = 0.1
 DECAY = 0.97  # of the rates, a step
+AIM = 2.0  # times what is missing to a bound that is enough: a step promises no more
 DROP = 0.75  # once fewer than this share of the sub-problems are open, the others are no longer carried along
 
 
@@ -185,7 +188,7 @@ class Sketch:
                 keep = todo.nonzero()[:, 0]
                 index = index[keep]
                 run = run.take(keep)
-            run.step()
+            run.step(enough)
             found.value[index] = run.value
         return found
 
@@ -344,21 +347,30 @@ class _Run:
             values[i] = y.reshape(inputs[0].shape)
         return values[self.start]
 
-    def step(self) -> None:
-        """One step of Adam up the bound's derivative."""
+    def step(self, enough: float) -> None:
+        """One step of Adam up the bound's derivative, and not much further than takes it to `enough`."""
         end = self._evaluate()
         self.time += 1
         rising = self.met.clamp(min=0) * torch.addcmul(self.lines.offset_gain, self.lines.gain, self.value)
-        self._move("choice", rising, SLOPE_RATE, 1.0)
+        moves = [self._move("choice", rising, SLOPE_RATE, 1.0)]
         if self.branched:
             if self.scale is None:
                 self.scale = self._scale()
-            self._move("multiplier", -self.dual.sign * (self.value - self.kinks), MULTIPLIER_RATE * self.scale, torch.inf)
+            falling = self.dual.sign * (self.value - self.kinks)
+            moves.append(self._move("multiplier", -falling, MULTIPLIER_RATE * self.scale, torch.inf))
+        member = self.dual.member
         if self.several:
-            member = self.dual.member
             rows = torch.einsum("krm,km->kr", flat(self.dual.rows, 2), flat(end, 1)) + self.dual.offset
             mean = (self.share * rows).sum(1, keepdim=True)
-            self._move("weight", (rows - mean) * member, WEIGHT_RATE, 1.0)
+            moves.append(self._move("weight", (rows - mean) * member, WEIGHT_RATE, 1.0))
+        # A leaf is often a little short of a goal that is known. Adam's first steps are as long for it as for any other, and jump
+        # far over it; the bound is concave, or nearly, so that what they promise is too much.
+        promised = torch.stack([move.promised for move in moves]).sum(0).clamp(min=1e-12)
+        length = (AIM * (enough - self.estimate).clamp(min=1e-6) / promised).clamp(max=1.0)[:, None]
+        for move in moves:
+            value = torch.addcmul(getattr(self, move.name), move.step, length)
+            setattr(self, move.name, value.clamp_(0.0, move.high))
+        if self.several:
             self.weight = torch.where((self.weight * member).sum(1, keepdim=True) > 0, self.weight, member)
 
     def _scale(self) -> Tensor:
@@ -369,7 +381,7 @@ class _Run:
                 scale[:, bend.columns] = self.met[:, bend.columns].abs().mean(1, keepdim=True)
         return scale
 
-    def _move(self, name: str, gradient: Tensor, rate: float | Tensor, high: float) -> None:
+    def _move(self, name: str, gradient: Tensor, rate: float | Tensor, high: float) -> _Move:
         """Adam (Kingma and Ba, ICLR 2015), projected onto [0, high]."""
         if name not in self.moments:
             self.moments[name] = (torch.zeros_like(gradient), torch.zeros_like(gradient))
@@ -378,9 +390,20 @@ class _Run:
         v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
         fade, spread = 1 - 0.9**self.time, 1 - 0.999**self.time
         size = (v / spread).sqrt_().add_(1e-12)
-        move = m.div(size).mul_(DECAY**self.time / fade).mul_(rate)
+        step = m.div(size).mul_(DECAY**self.time / fade).mul_(rate)
         value = getattr(self, name)
-        setattr(self, name, value.add(move).clamp_(0.0, high))
+        inside = (value + step).clamp_(0.0, high).sub_(value)
+        return _Move(name, step, high, inside.mul_(gradient).sum(1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Move:
+    """What Adam would add to one kind of choice."""
+
+    name: str
+    step: Tensor  # [k, *]
+    high: float  # the choice's upper end
+    promised: Tensor  # [k] what it would add to the bound, were the bound linear
 
 
 def setattr_(found: Found, name: str, at: Tensor, value: Tensor) -> None:
