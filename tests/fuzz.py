@@ -71,6 +71,12 @@ BENDS: dict[str, Callable[[str, str], list[Node]]] = {
         op("Relu", x).named(f"{y}a"),
         op("Add", f"{y}a", f"{y}b").named(y),
     ],
+    "difference": lambda x, y: [  # relu(z) - relu(-z), which is z
+        op("Neg", x).named(f"{y}n"),
+        op("Relu", f"{y}n").named(f"{y}b"),
+        op("Relu", x).named(f"{y}a"),
+        op("Sub", f"{y}a", f"{y}b").named(y),
+    ],
     "cancel": lambda x, y: [op("Relu", x).named(f"{y}r"), op("Sub", x, f"{y}r").named(y)],
     "larger": lambda x, y: [op("Neg", x).named(f"{y}n"), op("Max", f"{y}n", x, f(0.3)).named(y)],
     "sigmoid": lambda x, y: [op("Sigmoid", x).named(y)],
@@ -82,7 +88,7 @@ BENDS: dict[str, Callable[[str, str], list[Node]]] = {
         op("Mul", f"{y}c", x).named(y),
     ],
 }
-KINKED = ("relu", "leaky", "abs", "clip", "pair", "cancel", "larger")
+KINKED = ("relu", "leaky", "abs", "clip", "pair", "difference", "cancel", "larger")
 
 
 def network(random: Random) -> tuple[onnx.ModelProto, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -185,3 +186,13 @@ def test_layers_are_composed_without_rounding_or_not_at_all() -> None:
     rounded = composed.operator()
     assert isinstance(rounded, Dense) and rounded.shift is not None
     assert rounded.weight.tolist() == [[4.0, 0.0], [2.0**-71, 0.5]] and rounded.shift.tolist() == [1.0, 0.25]
+
+
+def test_a_layer_whose_neurons_all_cancel_is_condensed(tmp_path: Path) -> None:
+    """relu(z) - relu(-z) = z leaves no neuron; there is nothing to pick from. It once broke off with an error of torch."""
+    first, last = np.array([[1.0, -1.0], [2.0, -2.0]], np.float32), np.array([[1.0], [-1.0]], np.float32)
+    nodes = op("MatMul", "x", first).named("z"), op("Relu", "z").named("r"), op("MatMul", "r", last)
+    (tmp_path / "m.onnx").write_bytes(model(*nodes, x=(1, 2)).SerializeToString())
+    network = read_onnx(tmp_path / "m.onnx").network
+    x = torch.tensor([[3.0, -5.0], [1.0, 1.0]], dtype=torch.float64)
+    assert network.freeze(torch.float64)(x).tolist() == [[-7.0], [3.0]]

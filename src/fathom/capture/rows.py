@@ -115,7 +115,7 @@ class Rows:
     def _picking(self) -> int:
         varying, _ = self.entries()
         wide = int(varying.sum(1).max()) if len(self) else 0
-        deep = int(torch.bincount(self.index[varying], minlength=self.size).max())
+        deep = int(torch.bincount(self.index[varying], minlength=self.size).max()) if self.size else 0
         if max(wide, deep) > FEW:
             return len(self) * self.size
         return WORTH * (wide * len(self) + deep * self.size)
