@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+STILL = 1e-9  # a gradient below this is rounding, which differs with what else is in the batch, and is not to be followed
+
 
 class Ascent:
     """Maximise by projected Adam (Kingma and Ba, ICLR 2015): each call to `step` reads the gradients and moves the tensors."""
@@ -29,4 +31,4 @@ class Ascent:
         for (tensor, rate, low, high), gradient, m, v in zip(self.tensors, gradients, self.first, self.second, strict=True):
             m.mul_(0.9).add_(gradient, alpha=0.1)
             v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            tensor.add_((m / fade) / ((v / spread).sqrt() + 1e-12), alpha=rate * shrink).clamp_(low, high)
+            tensor.add_((m / fade) / ((v / spread).sqrt() + STILL), alpha=rate * shrink).clamp_(low, high)
