@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from fathom.audits import bench as room
-from fathom.audits.bench import HEADER, Bench, Row, read_rows, summary
+from fathom.audits.bench import HEADER, NO_TIME, Bench, Row, read_rows, summary
+from fathom.audits.checking import check
 from fathom.cli import version
 from tests.command import Outcome, fathom, finish, start, write_model, write_property
 
@@ -334,3 +335,8 @@ def test_rows_are_written_as_any_reader_of_csv_reads_them(tmp_path: Path) -> Non
     cells = list(csv.reader(io.StringIO(out.read_text(), newline="")))
     assert cells[0] == HEADER
     assert [line[HEADER.index("note")] for line in cells[1:]] == [row.note for row in made_up(4)]
+
+
+def test_a_check_that_was_cut_off_says_so_in_the_words_that_a_bench_looks_for() -> None:
+    folder = Path(__file__).parent / "certificates" / "accepted" / "one_leaf"
+    assert NO_TIME in check(folder / "model.onnx", folder / "property.vnnlib", folder / "certificate.npz", 0.001).line()
