@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fathom_checker import Rejected, check
+from fathom_checker import Malformed, Rejected, check
 from tests.certificates.make import vnnlib
 from tests.certifier import certify, packed
 from tests.onnx_models import f, i, model, number, op
@@ -174,3 +174,16 @@ def test_no_float_slips_into_rational_numbers(tmp_path: Path, way: str) -> None:
     off = op("Gemm", "x", first, f(-2, 3)).named("a"), op("Relu", "a").named("r")
     network = model(*off, op("MatMul", "r", last), x=(1, 1))
     assert provable(tmp_path, network, vnnlib(1, 1, "(<= Y_0 0.5)", low="0.1", high="0.7"), rounds=1, exact=True, way=way)
+
+
+@pytest.mark.parametrize("power", [125, 127, -125, -127])
+def test_float32_divides_by_no_constant_whose_reciprocal_it_may_lose(tmp_path: Path, power: int) -> None:
+    """x / 2^127 2^127 is x; but 0 in a program that multiplies by 2^-127, which may be flushed. 1 / 2^-127 is next to overflow."""
+    network = model(op("Div", "x", f(2.0**power)).named("a"), op("Mul", "a", f(2.0**power)), x=(1, 1))
+    rule = vnnlib(1, 1, "(<= Y_0 0)", low=str(2**30), high=str(2**31)) if power > 0 else vnnlib(1, 1, "(<= Y_0 -3)")
+    assert provable(tmp_path, network, rule, rounds=1)
+    if abs(power) == 125:
+        assert provable(tmp_path, network, rule, rounds=1, way="float32")
+    else:
+        with pytest.raises(Malformed, match="divisor"):
+            provable(tmp_path, network, rule, rounds=1, way="float32")

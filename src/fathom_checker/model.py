@@ -215,6 +215,8 @@ class _Reader:
         factor = self._floats(node, at)
         if divide and not (at and np.all(factor)):
             raise node.unknown("a division by a variable or by zero")
+        if divide and not self.real and not np.all((np.abs(factor) >= 2.0**-125) & (np.abs(factor) <= 2.0**125)):
+            raise node.unknown("for float32, a divisor whose reciprocal may be subnormal or overflow,")
         return self._scale(node.variable(1 - at), 1 / factor if divide else factor, None, terms=1 + divide, rough=int(divide))
 
     def _relu(self, node: Node) -> Array:
