@@ -178,7 +178,7 @@ def test_no_float_slips_into_rational_numbers(tmp_path: Path, way: str) -> None:
 
 @pytest.mark.parametrize("power", [125, 127, -125, -127])
 def test_float32_divides_by_no_constant_whose_reciprocal_it_may_lose(tmp_path: Path, power: int) -> None:
-    """x / 2^127 2^127 is x; but 0 in a program that multiplies by 2^-127, which may be flushed. 1 / 2^-127 is next to overflow."""
+    """x / 2^127 2^127 is x; but 0 in a program that multiplies by 2^-127, which may be flushed. 1 / 2^-127 nearly overflows."""
     network = model(op("Div", "x", f(2.0**power)).named("a"), op("Mul", "a", f(2.0**power)), x=(1, 1))
     rule = vnnlib(1, 1, "(<= Y_0 0)", low=str(2**30), high=str(2**31)) if power > 0 else vnnlib(1, 1, "(<= Y_0 -3)")
     assert provable(tmp_path, network, rule, rounds=1)

@@ -142,7 +142,6 @@ def test_a_new_casebook_knows_nothing(tmp_path: Path) -> None:
         known = book.begin(problem(), "recipe").recall(points=2)
     assert known.lower.tolist() == [-INF] * 3
     assert known.points.shape == (3, 2, INPUTS) and known.points.isnan().all() and known.points.dtype == torch.float32
-    assert known.proved_by == (None, None, None)
 
 
 def test_what_is_recorded_is_recalled_by_the_same_question(tmp_path: Path) -> None:
@@ -155,9 +154,20 @@ def test_what_is_recorded_is_recalled_by_the_same_question(tmp_path: Path) -> No
         known = book.begin(problem(), "Crown()").recall()
         assert known.lower.tolist() == [-1.0, 0.25, -INF]
         assert torch.equal(known.points[:2, 0], found.found.x[:2]) and known.points[2].isnan().all()
-        assert known.proved_by[0] and known.proved_by[2] is None
         assert book.begin(problem(digest="e" * 64), "Crown()").recall().lower.tolist() == [-INF] * 3, "another model"
         assert book.begin(problem(first=9.0), "Crown()").recall().points.isnan().all(), "another region"
+
+
+def test_a_bound_of_another_version_is_proved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = answers([-1.0, 0.25, -INF], [-0.5, 0.75, None])
+    with Casebook.open(tmp_path / "c.db") as book:
+        book.begin(problem(), "r").record(found)
+        monkeypatch.setattr("fathom.casebook.recorder._version", lambda: "0.0.1")
+        known = book.begin(problem(), "r").recall()
+        assert known.lower.tolist() == [-INF] * 3, "a mistake of another version must not outlive it"
+        assert torch.equal(known.points[:2, 0], found.found.x[:2]), "points are judged again anyway"
+        monkeypatch.undo()
+        assert book.begin(problem(), "r").recall().lower.tolist() == [-1.0, 0.25, -INF]
 
 
 def test_cases_carry_bracket_verdict_claim_and_reason(tmp_path: Path) -> None:

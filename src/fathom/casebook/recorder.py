@@ -47,9 +47,8 @@ _MARGINS = ("deployed", "real_lower", "real_upper")
 class Known:
     """What a casebook knows of n sets."""
 
-    lower: Tensor  # [n] float64: proved by the version of Fathom in `proved_by`; -inf where nothing is
+    lower: Tensor  # [n] float64: proved by this version of Fathom; -inf where nothing is. What another proved is proved again
     points: Tensor  # [n, k, d] in the program's dtype, best first; NaN rows are none. Candidates: `confirm` judges them again
-    proved_by: tuple[str | None, ...]  # n versions of Fathom
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +137,8 @@ class Recorder:
                 for place in places[point]:
                     candidates[place] = x
         lower = torch.tensor([proved(bounds[key]._mapping) for key in self._ids], dtype=torch.float64)
-        return Known(lower, candidates, tuple(bounds[key].fathom for key in self._ids))
+        mine = torch.tensor([bounds[key].fathom == _version() for key in self._ids])
+        return Known(torch.where(mine, lower, -torch.inf), candidates)
 
     def record(self, answers: Answers) -> None:
         """Store what is new in answers for all n sets, in one transaction; a point is in the file when this returns.
