@@ -302,7 +302,7 @@ def test_several_inputs_are_numbered_through(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 import fathom.audits.verify as room
-room.verify = lambda *a: {step}
+room.verify = lambda *a: (a[-1]("unsat"), {step}) if {known} else {step}
 sys.argv = ["fathom", "verify", "p", "--network", "n", "--timeout", "1"]
 from fathom.cli import main
 main()
@@ -312,10 +312,17 @@ main()
 @pytest.mark.parametrize("step", ["time.sleep(100)", "all(iter(lambda: 1, 0))"])
 def test_a_limit_holds_in_the_middle_of_a_step(step: str) -> None:
     """Whether the step waits, or computes and never looks up."""
-    command = [sys.executable, "-c", SLOW.format(step=step)]
+    command = [sys.executable, "-c", SLOW.format(step=step, known=False)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment())
     assert ended.stdout == "timed-out\n"
     assert "give more seconds" in ended.stderr
+
+
+def test_a_limit_within_the_work_on_a_certificate_leaves_the_verdict() -> None:
+    command = [sys.executable, "-c", SLOW.format(step="time.sleep(100)", known=True)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environment())
+    assert ended.stdout == "unsat\n"
+    assert "before there was a certificate" in ended.stderr
 
 
 @pytest.mark.public

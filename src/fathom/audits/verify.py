@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -127,6 +127,7 @@ def verify(
     seed: int = 0,
     certificate: str | Path | None = None,
     arithmetic: Arithmetic | str | None = None,
+    tell: Callable[[str], None] = lambda verdict: None,
 ) -> Verification:
     """Decide a VNN-LIB property of an ONNX model, or of several.
 
@@ -138,6 +139,7 @@ def verify(
             the time, and `check` says what it found.
         arithmetic: "real" or "float32": whether the answer is about the network over the real numbers, or about the float32
             program under any order of summation. None: what a property of VNN-LIB 2 declares its variables as, and else "real".
+        tell: told the verdict as soon as it stands, before the work on a certificate begins.
 
     Raises:
         FathomError: a file that is not understood, or a model whose float32 program is not.
@@ -163,6 +165,7 @@ def verify(
         reason = why.value
         if verdict == "unknown" and why is Reason.TIME:
             verdict = "timed-out"
+    tell(verdict)
     check = None
     if certificate is not None and verdict == "unsat":
         files, every = (_only(found, network), Path(prop)), torch.arange(len(problem))

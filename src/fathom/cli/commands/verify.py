@@ -95,13 +95,14 @@ def _answer(
         require_folder(serialise, "the assignment")
     if certificate is not None:
         require_file(certificate, "the certificate")
-    with Watchdog(left), working(f"verifying {prop.name}"):
+    with Watchdog(left) as watchdog, working(f"verifying {prop.name}"):
         with loading():
             from fathom.audits.verify import verify as run
             from fathom.capture.vnnlib import Style, assignment
             from fathom.capture.vnnlib import serialise as write
 
-        result = run(network, prop, None if until is None else until - time.monotonic(), seed, certificate, arithmetic)
+        seconds = None if until is None else until - time.monotonic()
+        result = run(network, prop, seconds, seed, certificate, arithmetic, watchdog.stands)
     typer.echo(result.verdict)
     if result.witness is not None:
         x, y, *variables = result.assignment
