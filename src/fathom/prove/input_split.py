@@ -12,17 +12,16 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import Reach
+from fathom.bounds.clipping import clip
 from fathom.bounds.intermediate import bends, never, tighten, unstable
-from fathom.bounds.margins import Margins, bound_margins, with_offsets
+from fathom.bounds.margins import bound_margins
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.problem import Problem
-from fathom.core.rounding import up
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
 from fathom.prove.record import BOX, CLIP, TIGHTEN, Record, off
 from fathom.prove.work import batch
-from fathom.regions.box import BoxRegion
 
 MOST_BOXES = 1024  # at once
 HIDDEN_SLOPE = 0.1  # of the steepest input's; without it a search on ACAS Xu needs up to ten times the boxes
@@ -135,36 +134,3 @@ def decisive_row(spec: Spec, rows: Tensor) -> Tensor:
     """[n] the row that decides each margin: the greatest in the clause whose greatest is least."""
     worst = spec.clauses(rows).argmin(1)
     return torch.where(spec.clause[spec.of] == worst[:, None], rows, -torch.inf).argmax(1)
-
-
-def clip(spec: Spec, margins: Margins, box: Box) -> tuple[Box, Tensor]:
-    """Cut off what the rows' own linear bounds show to be safe.
-
-    In a catastrophe every row of some clause is <= 0. A row whose linear bound has slope a and is at least v <= 0 on the *box*
-    can be so only within -v / |a_j| of the end of input j where the bound is least. (On a ball it need not be least at that end:
-    the v of a region inside the box would cut off too much.)
-
-    Returns:
-        The hull over clauses of the intersection over rows; and [n] whether nothing is left, so that the whole box is safe (and
-        comes back as it was).
-    """
-    clause = spec.clause[spec.of]
-    a, rows = margins.bound.a, margins.rows
-    on_box = with_offsets(spec, margins.bound.minimise(BoxRegion(box.lower, box.upper))[0])
-    reach = up(up((-on_box).clamp(min=0)[:, :, None] / a.abs()))  # inf where the slope is 0
-    whole = (a == 0) | torch.isnan(reach)
-    lower, upper = box.lower[:, None], box.upper[:, None]
-    high = torch.where((a > 0) & ~whole, torch.minimum(upper, up(lower + reach)), upper.expand_as(a))
-    low = torch.where((a < 0) & ~whole, torch.maximum(lower, -up(reach - upper)), lower.expand_as(a))
-    has = spec.has()
-    hull_low = torch.full_like(box.lower, torch.inf)
-    hull_high = torch.full_like(box.upper, -torch.inf)
-    for c in range(has.shape[1]):
-        mine = (clause == c)[:, :, None]
-        left = torch.where(mine, low, box.lower[:, None]).amax(1)
-        right = torch.where(mine, high, box.upper[:, None]).amin(1)
-        safe = ((clause == c) & (rows > 0)).any(1) | ~has[:, c] | (left > right).any(1)
-        hull_low = torch.where(safe[:, None], hull_low, torch.minimum(hull_low, left))
-        hull_high = torch.where(safe[:, None], hull_high, torch.maximum(hull_high, right))
-    empty = (hull_low > hull_high).any(1)
-    return Box(torch.where(empty[:, None], box.lower, hull_low), torch.where(empty[:, None], box.upper, hull_high)), empty
