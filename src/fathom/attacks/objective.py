@@ -19,7 +19,8 @@ from fathom.core.value import floats_to, map_tensors
 class Objective:
     """Row values, clauses and margins of L points, each of a set `owner` [L] of the problem, in the program's dtype.
 
-    Without a spec the overseer's own margin is the one clause of one row.
+    Without a spec, or with one that also holds where the overseer sees no catastrophe, the overseer's own margin is the one
+    clause of one row.
     """
 
     network: Network
@@ -38,8 +39,11 @@ class Objective:
                 f"expected a problem with a captured network to follow gradients in, got none: {problem.obstacle}; "
                 "search with fathom.attacks.values.Values instead"
             )
-        spec = None if problem.spec is None else map_tensors(problem.spec, floats_to(problem.program.dtype))
-        return Objective(problem.network.freeze(problem.program.dtype), spec, problem.overseer)
+        dtype = problem.program.dtype
+        if problem.model is not None and not problem.exact and problem.overseer.differentiable:
+            return Objective(problem.model.freeze(dtype), None, problem.overseer)
+        spec = None if problem.spec is None else map_tensors(problem.spec, floats_to(dtype))
+        return Objective(problem.network.freeze(dtype), spec, problem.overseer)
 
     @property
     def clause_count(self) -> int:
@@ -52,7 +56,7 @@ class Objective:
         """Row values [L, R] at x [L, d]; differentiable."""
         y = self.network(x)
         if self.spec is None:
-            return self.overseer.take(owner).margin(x, y)[:, None]
+            return self.overseer.take(owner).margin(x, y)[:, None].to(x.dtype)
         return self.spec.take(owner).values(y)
 
     def margin(self, rows: Tensor, owner: Tensor) -> Tensor:
@@ -77,9 +81,11 @@ class Objective:
 
 
 def has_gradient(problem: Problem) -> bool:
-    """Whether a gradient attack can be tried: there is a network, and a spec or an overseer that keeps track of gradients."""
-    if problem.network is None or problem.spec is not None or not len(problem):
+    """Whether a gradient attack can be tried: there is a network, and exact rows or an overseer that keeps track of gradients."""
+    if problem.network is None or not len(problem) or (problem.spec is not None and problem.exact):
         return problem.network is not None
+    if not problem.overseer.differentiable:
+        return False
     x = problem.deployed.box().middle[:1].to(problem.program.dtype).requires_grad_()
     return Objective.of(problem).rows(x, torch.zeros(1, dtype=torch.int64)).requires_grad
 

@@ -25,8 +25,8 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
     Returns:
         Witnesses of n rows. A candidate outside the deployed region is no candidate. Under `real`, the margin is enclosed
         rigorously at exactly the rounded x; the deployed margin is that of the program itself, and the only one under `float32`.
-        Where the region only over-approximates what was asked for, no input of it is known to be one that was meant, so there are
-        none.
+        Where the overseer cannot judge (its margin is NaN) there is no witness. Where the region only over-approximates what was
+        asked for, no input of it is known to be one that was meant, so there are none.
     """
     x = x.detach().to(problem.program.dtype)
     outputs = sum(port.size for port in problem.program.outputs)
@@ -38,6 +38,9 @@ def confirm(problem: Problem, x: Tensor) -> Witnesses:
     here, x = problem.take(inside), x[inside]
     y = problem.program(x)
     deployed = here.overseer.margin(x.to(torch.float64), y.to(torch.float64)).to(torch.float64)
+    judged = (~deployed.isnan()).nonzero()[:, 0]
+    if len(judged) < len(inside):
+        inside, here, x, y, deployed = inside[judged], here.take(judged), x[judged], y[judged], deployed[judged]
     lower, upper = torch.full_like(deployed, -torch.inf), torch.full_like(deployed, torch.inf)
     if here.exact and here.spec is not None and here.network is not None and here.arithmetic is Arithmetic.REAL:
         real = _real_margins(here.spec, here.network.freeze(torch.float64), x)

@@ -6,6 +6,7 @@ proofs see [n, d] in and [n, m] out, whatever the model's own signature.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -284,3 +285,54 @@ def fork(*networks: Network) -> Network:
     shapes = tuple(nodes[i].shape for i in ends)
     nodes.append(Node("output", Join(shapes), tuple(ends), (start,)))
     return Network(tuple(nodes), first.inputs, tuple(ports))
+
+
+def share(*networks: Network) -> tuple[Network, tuple[Tensor, ...]]:
+    """All networks on one input, and every value that two of them have in common computed once.
+
+    Networks that were made behind the same one (by `then` or `fork`) have its operators in common, so their union holds it once:
+    two copies would cost twice the bound, and loosen it, since no bound knows that they are equal.
+
+    Returns:
+        The union, and for each of `networks` the distinct columns [m_i] of its flat output that are its own.
+
+    Raises:
+        FathomError: the input sizes differ.
+    """
+    first = networks[0]
+    if any(n.input_size != first.input_size for n in networks):
+        raise FathomError(f"expected networks of one input size to share, got {[n.input_size for n in networks]}")
+    if all(n is first for n in networks):
+        return first, tuple(torch.arange(first.output_size) for _ in networks)
+    nodes: list[Node] = [first.nodes[0]]
+    known: dict[tuple[object, ...], int] = {}
+    ends: list[list[int]] = []
+    for k, network in enumerate(networks):
+        place = [0]
+        for node in network.nodes[1:]:
+            inputs = tuple(place[i] for i in node.inputs)
+            key = (id(node.operator), inputs, node.shape, node.rounded)
+            if key not in known:
+                known[key] = len(nodes)
+                nodes.append(replace(node, name=node.name if k == 0 else f"{k}/{node.name}", inputs=inputs))
+            place.append(known[key])
+        ends.append(_joined_parts(nodes, place[-1]))
+    layout: list[tuple[int, int]] = []  # (node, how often the same network has emitted it before)
+    wanted = [[(i, parts[:j].count(i)) for j, i in enumerate(parts)] for parts in ends]
+    for part in itertools.chain(*wanted):
+        if part not in layout:
+            layout.append(part)
+    sizes = [math.prod(nodes[i].shape) for i, _ in layout]
+    starts = dict(zip(layout, itertools.accumulate(sizes, initial=0)))
+    widths = dict(zip(layout, sizes))
+    columns = tuple(torch.cat([starts[part] + torch.arange(widths[part]) for part in parts]) for parts in wanted)
+    graph = Network(tuple(nodes), first.inputs, first.outputs)
+    emit = [i for i, _ in layout]
+    return _network(graph, _ancestors(graph, emit), emit, first.inputs), columns
+
+
+def _joined_parts(nodes: Sequence[Node], i: int) -> list[int]:
+    """The values that node i lays end to end, in order; itself where it is no `Join`."""
+    if not isinstance(nodes[i].operator, Join):
+        return [i]
+    return [part for j in nodes[i].inputs for part in _joined_parts(nodes, j)]

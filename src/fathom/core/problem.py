@@ -36,6 +36,7 @@ class Problem:
     spec: Spec | None  # over the network's output; None: attackable, not provable
     exact: bool  # False: the spec over-approximates the overseer, so only proofs carry over
     owner: Tensor  # [n] int64
+    model: Network | None = None  # what was captured alone, without the overseer's own part
     obstacle: str = ""  # why there is no spec or network, in a sentence; "" where there are both
 
     @staticmethod
@@ -51,7 +52,7 @@ class Problem:
         if region.size != size:
             raise FathomError(f"expected a region of {size} inputs for this model, got one of {region.size}; flatten each sample")
         deployed = region.rounded(program.dtype)
-        spec, exact, obstacle = None, True, "the model could not be captured as a network"
+        model, spec, exact, obstacle = network, None, True, "the model could not be captured as a network"
         if network is not None:
             try:
                 compiled = overseer.compile(network)
@@ -62,7 +63,7 @@ class Problem:
                 obstacle = str(reason)
         if owner is None:
             owner = torch.arange(len(region))
-        return Problem(program, network, region, deployed, region.hull(deployed), overseer, spec, exact, owner, obstacle)
+        return Problem(program, network, region, deployed, region.hull(deployed), overseer, spec, exact, owner, model, obstacle)
 
     def __len__(self) -> int:
         return len(self.owner)

@@ -40,6 +40,10 @@ class PythonOverseer(Overseer):
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def compilable(self) -> bool:
+        return False
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         """What the function says.
 
