@@ -16,6 +16,7 @@ from fathom.core.errors import FathomError
 from fathom.core.region import Projectable, Region
 from fathom.core.value import fingerprint
 from fathom.regions.box import BoxRegion
+from fathom.regions.finite import FiniteSet
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
@@ -36,6 +37,13 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
         low, high = (-math.inf, math.inf) if clip is None else clip
         wide = centre.double()
         return BoxRegion((wide - radius[:, None]).clamp(min=low), (wide + radius[:, None]).clamp(max=high))
+    if kind == "FiniteSet":
+        g = generator(centre.shape[1])
+        offsets = torch.rand(len(centre), 5, centre.shape[1], generator=g) * 2 - 1
+        offsets[:, 0] = 0
+        points = centre[:, None] + radius[:, None, None].float() * offsets
+        points = points if clip is None else points.clamp(*clip)
+        return FiniteSet.of(points, torch.arange(5) < torch.tensor([1, 5, 4, 5, 5, 3])[: len(centre), None])
     pytest.fail(f"say in `make` how to build a {kind}")
 
 
@@ -65,6 +73,9 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, BoxRegion):
         low, high = region.lower[i].tolist(), region.upper[i].tolist()
         return all(Fraction(a) - abs(slack) <= v <= Fraction(b) + slack for a, v, b in zip(low, point, high, strict=True))
+    if isinstance(region, FiniteSet):
+        points = [[Fraction(v) for v in p.tolist()] for p in region.points[i][region.present[i]]]
+        return slack >= 0 and any(all(abs(a - b) <= slack for a, b in zip(p, point, strict=True)) for p in points)
     clip = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
     if not all(Fraction(a) <= v <= Fraction(b) for a, v, b in clip):
         return False
@@ -77,7 +88,7 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
 
 
 def test_every_kind_is_found() -> None:
-    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball"} <= set(KINDS)
+    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet"} <= set(KINDS)
 
 
 @every

@@ -16,7 +16,7 @@ from fathom.attacks.board import best_of_each
 from fathom.attacks.objective import Objective, gradient
 from fathom.attacks.steps import Step, stepper
 from fathom.core.problem import Problem
-from fathom.core.region import Projectable
+from fathom.core.region import Repairable
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +162,7 @@ def descend(
 
     Args:
         owner: [k] the set of each point; a set may have many points, or none.
-        x: points [k, d], of any float dtype; projected into their deployed sets where these have a projection.
+        x: points [k, d], of any float dtype; repaired to lie in their deployed sets, where these can.
         steps: evaluations of each point after the first.
         size: of the first step, in half widths of the set.
         objective: `Objective.of(problem)`, made once by whoever calls often.
@@ -173,7 +173,7 @@ def descend(
     objective = objective or Objective.of(problem)
     region = problem.deployed.take(owner)
     x = x.to(problem.program.dtype)
-    x = region.project(x[:, None])[:, 0] if isinstance(region, Projectable) else x
+    x = region.repair(x[:, None])[:, 0] if isinstance(region, Repairable) else x
     with torch.no_grad():
         clauses = objective.clauses(objective.rows(x, owner), owner)
     live = torch.isfinite(clauses).any(1)

@@ -15,7 +15,7 @@ from fathom.attacks.objective import Objective
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
-from fathom.core.region import Projectable
+from fathom.core.region import Repairable
 from fathom.core.solver import Hints, Observer, Solver, ignore
 
 FULL = 256
@@ -112,13 +112,13 @@ def _start(board: Board, objective: Objective, sets: Tensor, turn: int, generato
     x = region.sample(1, generator)[:, 0]
     if turn < board.given.shape[1]:
         x = torch.where(torch.isnan(board.given[sets, turn]), x, board.given[sets, turn].to(x.dtype))
-    elif turn == board.given.shape[1] and isinstance(region, Projectable):
+    elif turn == board.given.shape[1] and isinstance(region, Repairable):
         x = region.box().middle
     elif (turn - board.given.shape[1]) % 3 == 2:
         best = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
         x = best + 0.3 * torch.rand(len(x), 1, generator=generator, dtype=x.dtype) * (x - best)
     x = x.to(dtype)
-    return region.project(x) if isinstance(region, Projectable) else x
+    return region.repair(x) if isinstance(region, Repairable) else x
 
 
 def _width(problem: Problem, objective: Objective, budget: Budget) -> int:

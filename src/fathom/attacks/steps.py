@@ -14,7 +14,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from fathom.core.region import Projectable, Region
+from fathom.core.region import Region, Repairable
 from fathom.regions.box import BoxRegion
 from fathom.regions.linf import LinfBall
 
@@ -33,11 +33,11 @@ class Step(ABC):
 
 
 def stepper(region: Region, dtype: torch.dtype) -> Step:
-    """The way to move in a region: by clamping in a box, by projection where there is one, and else by Frank and Wolfe's."""
+    """The way to move in a region: by clamping in a box, by repair where there is one, and else by Frank and Wolfe's."""
     if isinstance(region, BoxRegion | LinfBall):
         far = torch.full((len(region), region.size), torch.inf, dtype=dtype)
         return ClampedStep(region.project(-far), region.project(far))
-    if isinstance(region, Projectable):
+    if isinstance(region, Repairable):
         return ProjectedStep(region)
     return FrankWolfeStep(region)
 
@@ -71,13 +71,13 @@ class ClampedStep(Step):
 @final
 @dataclass(frozen=True, eq=False)
 class ProjectedStep(Step):
-    """In a region with a projection: towards the oracle's minimiser, with momentum, and projected back."""
+    """In a region that repairs points: towards the oracle's minimiser, with momentum, and projected back, or nearly so."""
 
-    region: Projectable
+    region: Repairable
 
     def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
         target = x + size.clamp(max=1)[:, None] * (minimiser(self.region, gradient) - x)
-        return self.region.project(with_momentum(x, previous, target))
+        return self.region.repair(with_momentum(x, previous, target))
 
     def take(self, index: Tensor) -> ProjectedStep:
         return ProjectedStep(self.region.take(index))
@@ -86,7 +86,7 @@ class ProjectedStep(Step):
 @final
 @dataclass(frozen=True, eq=False)
 class FrankWolfeStep(Step):
-    """In a region without a projection: part of the way to the oracle's minimiser (Frank and Wolfe 1956)."""
+    """In a region that repairs nothing: part of the way to the oracle's minimiser (Frank and Wolfe 1956)."""
 
     region: Region
 

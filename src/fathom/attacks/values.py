@@ -13,7 +13,7 @@ from fathom.attacks.board import Board
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
-from fathom.core.region import Projectable, Region
+from fathom.core.region import Region, Repairable
 from fathom.core.solver import Hints, Observer, Solver, ignore
 
 
@@ -53,7 +53,7 @@ class Values(Solver):
         most = board.left(self.samples + self.trials + board.given.shape[1])
         for sets in torch.split(board.going(), max(1, 4096 // max(self.trials, self.samples))):
             region, x = problem.deployed.take(sets), propose(sets)[:, :most].to(dtype)
-            x = region.project(x) if isinstance(region, Projectable) else x
+            x = region.repair(x) if isinstance(region, Repairable) else x
             owner, x = sets.repeat_interleave(x.shape[1]), x.reshape(-1, x.shape[2])
             paid = (board.book(owner, backward=False) & ~torch.isnan(x).any(1)).nonzero()[:, 0]
             if len(paid) and board.clock.over() is None:
@@ -74,7 +74,7 @@ class Values(Solver):
         best = torch.where(torch.isnan(best), sample, best)
         inner = best + length * (sample - best)
         other = torch.where(torch.arange(self.trials)[:, None] % 2 == 0, extreme, inner)
-        if not isinstance(region, Projectable):  # a mixture of two points by inputs may leave the set; one by shares does not
+        if not isinstance(region, Repairable):  # a mixture of two points by inputs may leave the set; one by shares does not
             return best + length * (other - best)
         block = torch.rand(best.shape, generator=generator) < max(0.5 * share, 1 / d)
         return torch.where(block, other, best)
@@ -83,6 +83,6 @@ class Values(Solver):
 def _first(region: Region, count: int, generator: torch.Generator) -> Tensor:
     """The middle of every set, where it can be had, and samples: [k, count, d]."""
     samples = region.sample(count, generator)
-    if isinstance(region, Projectable):
-        samples[:, 0] = region.project(region.box().middle)
+    if isinstance(region, Repairable):
+        samples[:, 0] = region.repair(region.box().middle)
     return samples

@@ -26,9 +26,6 @@ from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.solver import Hints, Solver
 from fathom.overseers.misclassification import Misclassification
-from fathom.regions.l1 import L1Ball
-from fathom.regions.l2 import L2Ball
-from fathom.regions.linf import LinfBall
 
 Watcher = Callable[[Problem, Answers], None]
 """Told the brackets of all sets as they tighten."""
@@ -96,7 +93,7 @@ def audit(
     if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
         raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
     problem = Problem.make(captured.program, captured.network, region, overseer)
-    points = (_centres(region) if clean is None else clean.flatten(1)).to(captured.program.dtype)
+    points = (region.centres() if clean is None else clean.flatten(1)).to(captured.program.dtype)
     if points.shape != (len(problem), region.size):
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
     titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
@@ -144,10 +141,6 @@ def _captured(
     from fathom.capture.onnx_file import read_onnx
 
     return read_onnx(model, wanted or Arithmetic.REAL)
-
-
-def _centres(region: Region) -> Tensor:
-    return region.centre if isinstance(region, LinfBall | L2Ball | L1Ball) else region.box().middle
 
 
 def _solve(

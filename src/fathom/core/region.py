@@ -29,6 +29,11 @@ class Region(ABC):
         return self.box().lower.shape[1]
 
     @property
+    def convex(self) -> bool:
+        """False for a kind whose sets may have a hole between two of their points: no step part of the way stays inside."""
+        return True
+
+    @property
     def exact(self) -> bool:
         """False for a set that over-approximates what was asked for: proofs carry over, and failures may not."""
         return True
@@ -48,6 +53,25 @@ class Region(ABC):
         """A region that holds this one and its `rounded` form `other`."""
         return self
 
+    def centres(self) -> Tensor:
+        """[n, d] what the sets are about: the sample itself, where they are made round samples."""
+        return self.box().middle
+
+    def empty(self) -> Tensor:
+        """[n] whether a set certainly holds nothing, as parts of sets may: then nothing in it can fail."""
+        return self.box().empty()
+
+    def parts(self, most: int) -> tuple[Region, Tensor] | None:
+        """The sets as unions of convex ones, where they are not convex and that takes at most `most` for each.
+
+        Branch and bound, whose relaxations see no more of a set than its convex hull, then works on the parts.
+
+        Returns:
+            k convex sets of one kind that together hold just what these hold, and [k] which set each is a part of; None where
+            they are convex, or where it would take more. `restrict` to the box of a part has to be exact.
+        """
+        return None
+
     @abstractmethod
     def box(self) -> Box:
         """[n, d] float64 boxes that hold the sets, rounded outward."""
@@ -65,7 +89,8 @@ class Region(ABC):
         """The linear minimisation oracle: for rows a [n, rows, d], the values [n, rows] and minimisers [n, rows, d] of a x.
 
         Values are rigorous: never above the real minimum over the set, rounding subtracted; differentiable in a. Minimisers are
-        points of the set up to rounding. This is a step of the attack and the last step of a bound alike.
+        points of the set up to rounding, where the value is attained unless the kind says that it is bounded. This is a step of
+        the attack and the last step of a bound alike. Of an empty set values and minimisers are any finite numbers.
         """
 
     @abstractmethod
@@ -74,9 +99,21 @@ class Region(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Projectable(Region):
+class Repairable(Region):
+    """A region that brings points back into its sets, though not always by the shortest way: all that an attack needs."""
+
+    @abstractmethod
+    def repair(self, x: Tensor) -> Tensor:
+        """Points of the sets near x [n, ..., d], in the dtype of x, up to rounding; points of a set stay."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projectable(Repairable):
     """A region with a Euclidean projection."""
 
     @abstractmethod
     def project(self, x: Tensor) -> Tensor:
         """The points of the sets nearest to x [n, ..., d], in the dtype of x, up to rounding."""
+
+    def repair(self, x: Tensor) -> Tensor:
+        return self.project(x)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fathom.core.answer import Answers, Reason
+from fathom.core.answer import REASONS, Answers, Reason
 from fathom.core.budget import Budget, Goal
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear
@@ -12,6 +12,7 @@ from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.input_split import InputTree
 from fathom.prove.layer import is_shallow
+from fathom.prove.parts import MOST_PARTS, solve_parts
 from fathom.prove.phase_split import PhaseTree
 from fathom.prove.record import Record
 from fathom.prove.search import search
@@ -29,8 +30,9 @@ class BranchAndBound(Solver):
     Returns: for each set a bracket, which closes in the end.
     Method: inputs are split where few vary, or where an operator without a kink leaves no other way; phases of neurons elsewhere.
         Leaves are bounded by backward linear bounds, with multipliers for split phases; the worst open ones are attacked. A leaf
-        without open neurons is answered by a linear program, made rigorous.
-    Sound? complete?: sound under `real`; complete up to rounding, given time.
+        without open neurons is answered by a linear program, made rigorous. Sets that are not convex are searched part by part.
+    Sound? complete?: sound under `real`; complete up to rounding, given time, but for sets that are neither convex nor unions of
+        a few thousand convex ones.
     Reference: Bunel et al., Branch and bound for piecewise linear neural network verification, JMLR 2020.
     """
 
@@ -43,6 +45,17 @@ class BranchAndBound(Solver):
             outputs = sum(port.size for port in problem.program.outputs)
             none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
             return none.because(Reason.NOT_PROVABLE)
+        parts = None if problem.region.convex else problem.region.parts(MOST_PARTS)
+        if parts is not None:
+            return solve_parts(replace(self, record=None), problem, *parts, budget, hints, observe)
+        answers = self._search(problem, budget, hints, observe)
+        if problem.region.convex:
+            return answers
+        # Splitting phases ends with linear programs over the hull: what they leave open need not be close to zero.
+        hull = answers.reason == REASONS.index(Reason.TOO_CLOSE)
+        return answers.because(Reason.INCOMPLETE, hull.nonzero()[:, 0])
+
+    def _search(self, problem: Problem, budget: Budget, hints: Hints, observe: Observer) -> Answers:
         memory, clock = budget.memory // 4, budget.start()
         if splits_inputs(problem):
             tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)

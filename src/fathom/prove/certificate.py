@@ -22,6 +22,10 @@ from fathom.core.problem import Problem
 from fathom.core.rounding import down
 from fathom.core.spec import Spec
 from fathom.prove.record import CLAUSE, LEAF, PHASE, TIGHTEN, Closings, Record
+from fathom.regions.box import BoxRegion
+from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
 
 FORMAT = "fathom certificate, version 1"
 RELUS = ("Relu", "LeakyRelu")
@@ -45,6 +49,9 @@ def certificate(
         NotUnderstood: the proof rests on something that a certificate cannot name; the text says what.
     """
     assert problem.network is not None and problem.spec is not None
+    if not isinstance(problem.region, BoxRegion | LinfBall | L2Ball | L1Ball):
+        kind = type(problem.region).__name__
+        raise NotUnderstood(f"the proof is about sets of the kind {kind}, which certificates have no words for")
     box = problem.region.take(sets).box()
     if pays(problem.network, box):
         raise NotUnderstood("the proof rests on affine forms, which certificates have no words for")

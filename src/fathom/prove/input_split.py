@@ -18,6 +18,7 @@ from fathom.bounds.margins import bound_margins
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.problem import Problem
+from fathom.core.region import Region
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
 from fathom.prove.record import BOX, CLIP, TIGHTEN, Record, off
@@ -108,6 +109,7 @@ class InputTree:
         """Bound k boxes, parts of the sets `owner`; `parent` are leaves that contain them."""
         assert self.reach is not None
         region = self.problem.region.restrict(owner, box.lower, box.upper)
+        box = _within(box, region)
         spec = self.spec.take(owner)
         known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
         reach = self.reach.take(owner)
@@ -124,10 +126,18 @@ class InputTree:
             margin = torch.where(safe, margin.clamp(min=LEAST), margin)
             if parent is not None:  # what clipping cut off is positive by no stated amount
                 margin = margin.clamp(max=LEAST)
+        margin = torch.where(region.empty(), torch.inf, margin)  # nothing is there that could fail
         width = box.upper - box.lower
         # A flat relaxation hides slopes that the halves will show, so width counts for something in every input.
         axis = ((slope + HIDDEN_SLOPE * slope.amax(1, keepdim=True) + LEAST) * width).argmax(1)
         return Boxes(owner, margin, margins.minimisers[k, row], box, axis, tuple(boxes[i] for i in self.bending), nodes)
+
+
+def _within(box: Box, region: Region) -> Box:
+    """The parts of boxes [k, d] where their sets are; the boxes themselves, where a set is empty."""
+    tight = box.intersect(region.box())
+    crossed = tight.empty()[:, None]
+    return Box(torch.where(crossed, box.lower, tight.lower), torch.where(crossed, box.upper, tight.upper))
 
 
 def decisive_row(spec: Spec, rows: Tensor) -> Tensor:

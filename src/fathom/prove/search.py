@@ -20,7 +20,7 @@ from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
-from fathom.core.region import Projectable
+from fathom.core.region import Repairable
 from fathom.core.solver import Hints, Observer, Solver
 
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
@@ -147,10 +147,10 @@ class Frontier(Generic[L]):
 
 
 def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
-    """Points [k, d] as the program can be given them, in float64: rounded to its dtype, inside its region where that projects."""
+    """Points [k, d] as the program can be given them, in float64: rounded to its dtype, and repaired to lie in its sets."""
     region, points = problem.deployed.take(owner), points.to(problem.program.dtype)
-    if isinstance(region, Projectable):
-        points = region.project(points[:, None])[:, 0]
+    if isinstance(region, Repairable):
+        points = region.repair(points[:, None])[:, 0]
     return points.to(torch.float64)
 
 

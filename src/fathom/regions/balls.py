@@ -61,6 +61,9 @@ class Ball(Projectable):
     def box(self) -> Box:
         return self._hull
 
+    def centres(self) -> Tensor:
+        return self.centre
+
 
 def check_ball(centre: Tensor, radius: Tensor, lower: Tensor, upper: Tensor) -> None:
     """Refuses the parts of a ball that is none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import final
 
@@ -103,6 +104,11 @@ def inward(box: Box, dtype: torch.dtype) -> Box:
 def per_set(value: Tensor, x: Tensor) -> Tensor:
     """One row a set, [n, d], shaped so that it broadcasts with x [n, ..., d]."""
     return value.reshape(value.shape[0], *[1] * (x.ndim - 2), value.shape[1])
+
+
+def in_rows(x: Tensor) -> Tensor:
+    """Points [n, ..., d] as float64 [n, k, d], also where n is 0."""
+    return x.detach().to(torch.float64).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
 
 
 def sample_box(box: Box, count: int, generator: torch.Generator) -> Tensor:

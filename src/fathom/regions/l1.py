@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from fathom.core.box import Box
 from fathom.core.rounding import TINY, gamma
 from fathom.regions.balls import Ball, root, rounded_towards, split_bound, with_gradient
-from fathom.regions.box import clamp, inward
+from fathom.regions.box import clamp, in_rows, inward
 
 
 @final
@@ -73,7 +72,7 @@ class L1Ball(Ball):
     def project(self, x: Tensor) -> Tensor:
         """Every change shrunk by the least price that brings them inside, then clamped; rounded towards the centre, so that
         `contains` holds for a centre of the dtype of x inside the clipping range."""
-        wide = x.detach().to(torch.float64).reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+        wide = in_rows(x)
         change, centre = wide - self.centre[:, None], self.centre[:, None]
         radius = self.radius[:, None] * (1 - 1e-12)
 

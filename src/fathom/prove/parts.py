@@ -1,0 +1,91 @@
+"""Sets that are not convex, searched part by part: a patch at each of its places, a finite set point by point.
+
+A bound sees of a set what its linear minimisation oracle sees, which is no more than the convex hull. Where the set is a union of
+convex ones, branch and bound on each of them has no such gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fathom.attacks.board import best_of_each
+from fathom.core.answer import REASONS, Answers, Cost, Reason
+from fathom.core.budget import Budget, Goal
+from fathom.core.problem import Problem
+from fathom.core.region import Region
+from fathom.core.solver import Hints, Observer, Solver
+
+MOST_PARTS = 4096
+"""Of one set. More are left to relaxations of the hull."""
+
+AT_ONCE = 256
+
+
+def solve_parts(
+    solver: Solver, problem: Problem, parts: Region, owner: Tensor, budget: Budget, hints: Hints, observe: Observer
+) -> Answers:
+    """Answers for the sets of a problem from a solver's answers for their parts.
+
+    Args:
+        parts: k convex sets.
+        owner: [k] the set of the problem that each is a part of.
+
+    Returns:
+        As `solver` would: a set's lower bound is the least of its parts', once all have been looked at; one broken part is
+        enough for the goal `decide`, and the others are then left.
+    """
+    clock, n = budget.start(), len(problem)
+    outputs = sum(port.size for port in problem.program.outputs)
+    known = hints.answers or Answers.none(n, problem.region.size, outputs, problem.program.dtype)
+    standing = Answers(known.lower, known.found, torch.full_like(known.reason, REASONS.index(Reason.DECIDED)), Cost.zero(n))
+    least = torch.full((n,), torch.inf, dtype=torch.float64)
+    open_ = torch.zeros(n, dtype=torch.int64).index_add(0, owner, torch.ones_like(owner))
+    chunks = torch.split(torch.arange(len(owner)), AT_ONCE)
+    for k, chunk in enumerate(chunks):
+        stop = clock.over()
+        if stop is not None:
+            return standing.because(stop, ((open_ > 0) & ~standing.decided).nonzero()[:, 0])
+        if budget.goal is Goal.DECIDE:
+            chunk = chunk[~standing.decided[owner[chunk]]]
+        if not len(chunk):
+            continue
+        sets = owner[chunk]
+        part = _part(problem.take(sets), parts.take(chunk))
+        seconds = None if budget.seconds is None else clock.remaining / (len(chunks) - k)
+        found = solver.solve(part, replace(budget, seconds=seconds), Hints())
+        least = least.scatter_reduce(0, sets, found.lower, "amin")
+        open_ = open_.index_add(0, sets, -torch.ones_like(sets))
+        standing = _merged(standing, sets, found)
+        whole = torch.where(open_ == 0, torch.fmax(least, standing.lower), standing.lower)
+        standing = standing.tighten(replace(standing, lower=whole, cost=Cost.zero(n)))
+        observe(standing)
+    return standing
+
+
+def _part(problem: Problem, region: Region) -> Problem:
+    """The problem of parts of its sets: points elsewhere in a set are no points of a part, whose bound may lie above theirs."""
+    box = region.box()
+    inside = problem.deployed.restrict(torch.arange(len(problem)), box.lower, box.upper)
+    return replace(problem, region=region, deployed=inside)
+
+
+def _merged(standing: Answers, sets: Tensor, found: Answers) -> Answers:
+    """With the best points of parts [k] of the sets `sets` [k], why they stand open, and what they cost."""
+    n = len(standing)
+    upper = found.upper
+    worst = torch.where(found.broken, upper.clamp(max=0) - 1, upper.clamp(min=0))
+    index, at = best_of_each(sets, worst, n)
+    spread = Answers.none(n, standing.found.x.shape[1], standing.found.y.shape[1], standing.found.x.dtype)
+    points = spread.put(index, replace(found.take(at), lower=torch.full_like(found.lower[at], -torch.inf))).found
+    unsure = (~found.decided).nonzero()[:, 0]
+    reason = standing.reason.index_copy(0, sets[unsure], found.reason[unsure])
+    cost = Cost(
+        *(
+            torch.zeros_like(getattr(standing.cost, name)).index_add(0, sets, getattr(found.cost, name))
+            for name in Cost.__dataclass_fields__
+        )
+    )
+    return standing.tighten(Answers(torch.full_like(standing.lower, -torch.inf), points, reason, cost))

@@ -1,0 +1,171 @@
+"""Regions of every kind at work: attacked, proved and audited, against answers found by enumeration."""
+
+from __future__ import annotations
+
+import itertools
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import fathom
+from fathom.attacks.gradient import Gradient
+from fathom.attacks.values import Values
+from fathom.core.answer import Answers, Reason
+from fathom.core.budget import Budget, Goal
+from fathom.core.problem import Problem
+from fathom.core.region import Region
+from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.misclassification import Misclassification
+from fathom.prove.branch import BranchAndBound
+from fathom.regions.finite import FiniteSet
+from tests.contracts.test_attacks import Deployed, random_network
+from tests.contracts.test_regions import generator
+
+FOREVER = Budget()
+
+
+def labelled(region: Region, seed: int = 0, classes: int = 3, at: Tensor | None = None) -> Problem:
+    """A random network over a region, judged by the class that it gives the centres."""
+    network = random_network(region.size, classes, seed)
+    centres = region.centres() if at is None else at
+    return Problem.make(Deployed(network), network, region, Misclassification(network(centres.float()).argmax(1), classes))
+
+
+def exact_margins(problem: Problem, i: int, points: Tensor) -> list[Fraction]:
+    """Margins of set i at points [k, d], of the network over the real numbers, in rational arithmetic."""
+    assert problem.network is not None and problem.spec is not None
+    layers = [node.operator for node in problem.network.freeze(torch.float64).nodes if hasattr(node.operator, "weight")]
+    rows = [[Fraction(v) for v in row.tolist()] for row in problem.spec.alone(i).rows[0]]
+    found = []
+    for point in points:
+        x = [Fraction(v) for v in point.double().tolist()]
+        for k, layer in enumerate(layers):
+            shift = layer.shift.tolist()
+            x = [
+                sum((Fraction(w) * v for w, v in zip(row, x, strict=True)), Fraction(b))
+                for row, b in zip(layer.weight.tolist(), shift, strict=True)
+            ]
+            x = x if k == len(layers) - 1 else [max(v, Fraction(0)) for v in x]
+        found.append(min(sum((a * v for a, v in zip(row, x, strict=True)), Fraction(0)) for row in rows))
+    return found
+
+
+# --- finite sets ----------------------------------------------------------------------------------------------------------
+
+
+def corruptions(n: int = 8, k: int = 12, d: int = 20, size: float = 0.5, seed: int = 0) -> FiniteSet:
+    g = generator(seed)
+    points = torch.rand(n, 1, d, generator=g) + size * (torch.rand(n, k, d, generator=g) - 0.5)
+    return FiniteSet.of(points, torch.rand(n, k, generator=g) < 0.7 + (torch.arange(k) == 0))
+
+
+@pytest.mark.parametrize("goal", list(Goal))
+@pytest.mark.parametrize("size", [0.1, 0.6, 2.0])
+def test_a_finite_set_is_always_decided(size: float, goal: Goal) -> None:
+    """Also where the hull of the points holds failures, and none of the points is one."""
+    region = corruptions(size=size)
+    problem = labelled(region)
+    answers = BranchAndBound().solve(problem, Budget(goal=goal))
+    assert answers.decided.all()
+    for i in range(len(problem)):
+        worst = min(exact_margins(problem, i, region.points[i][region.present[i]]))
+        assert answers.proved[i] == (worst > 0)
+        assert Fraction(answers.lower[i].item()) <= worst or answers.broken[i]
+        if goal is Goal.VALUE:
+            assert answers.lower[i].item() == pytest.approx(float(worst), abs=1e-9)
+            assert answers.upper[i].item() == pytest.approx(float(worst), abs=1e-9)
+
+
+def test_some_of_these_finite_sets_are_safe_though_their_hull_is_not() -> None:
+    region = corruptions(size=0.6)
+    problem = labelled(region)
+    finite = BranchAndBound().solve(problem, FOREVER)
+    box = region.box()
+    hull = fathom.regions.BoxRegion(box.lower, box.upper)
+    inside = labelled(hull, at=region.centres())
+    assert (finite.proved & BranchAndBound().solve(inside, FOREVER).broken).any()
+    assert finite.broken.any()
+
+
+def test_points_that_no_float32_equals_are_covered_with_those_that_a_program_gets() -> None:
+    g = generator(1)
+    points = torch.rand(2, 3, 4, generator=g, dtype=torch.float64)
+    problem = labelled(FiniteSet.of(points))
+    assert problem.region.points.shape[1] == 6
+    for dtype in (torch.float64, torch.float32):
+        assert all(problem.region.contains(points[:, j].to(dtype)).all() for j in range(3))
+    assert not problem.deployed.contains(points[:, 0]).any()
+    assert BranchAndBound().solve(problem, FOREVER).decided.all()
+
+
+def test_branch_and_bound_on_inputs_ends_on_finite_sets_too() -> None:
+    """Without parts: sub-boxes are tightened to their points, and those that hold none are closed."""
+    region = corruptions(n=6, k=5, d=2, size=0.8)
+    problem = labelled(region)
+    answers = BranchAndBound()._search(problem, FOREVER, fathom.core.solver.Hints(), lambda a: None)
+    assert torch.equal(answers.proved, BranchAndBound().solve(problem, FOREVER).proved)
+    assert answers.decided.all()
+
+
+def test_a_search_by_parts_keeps_its_limits() -> None:
+    problem = labelled(corruptions(n=3, k=5))
+    none = BranchAndBound().solve(problem, Budget(seconds=0.0))
+    assert not none.proved.any() and all(none.why(i) is Reason.TIME for i in (~none.decided).nonzero()[:, 0].tolist())
+    seen: list[Answers] = []
+    full = BranchAndBound().solve(problem, FOREVER, observe=seen.append)
+    assert seen and torch.equal(seen[-1].lower, full.lower)
+
+
+@pytest.mark.parametrize("attack", [Gradient(restarts=3, steps=5), Values(steps=10)])
+def test_attacks_find_the_failures_of_finite_sets(attack: fathom.Solver) -> None:
+    problem = labelled(corruptions(k=5))
+    found, sure = attack.solve(problem, FOREVER), BranchAndBound().solve(problem, FOREVER)
+    assert sure.broken.any()
+    assert torch.equal(found.broken, sure.broken)
+
+
+def test_finite_sets_say_what_is_wrong_with_their_parts() -> None:
+    points = torch.rand(2, 3, 4)
+    for bad, word in (
+        (lambda: FiniteSet.of(points[0]), r"\[n, k, \*shape\]"),
+        (lambda: FiniteSet.of(points, torch.zeros(2, 3, dtype=torch.bool)), "a point in every set"),
+        (lambda: FiniteSet.of(points, torch.ones(2, 2, dtype=torch.bool)), "present"),
+        (lambda: FiniteSet(points.double() * torch.inf, torch.ones(2, 3, dtype=torch.bool)), "finite"),
+        (lambda: FiniteSet(points, torch.ones(2, 3, dtype=torch.bool)), "float64"),
+    ):
+        with pytest.raises(fathom.FathomError, match=word):
+            bad()
+    padded = FiniteSet.of(torch.tensor([[[1.0, 2.0], [torch.nan, torch.nan]]]))
+    assert padded.present.tolist() == [[True, False]] and str(padded) == "one of 1 points"
+
+
+# --- claims ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["FiniteSet"])
+def test_a_proof_about_another_kind_of_set_is_never_called_checked(kind: str, tmp_path: Path) -> None:
+    region = {"FiniteSet": lambda: corruptions(n=3, k=4, size=0.1)}[kind]()
+    model = torch.nn.Sequential(torch.nn.Linear(region.size, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
+    with torch.no_grad():
+        model[2].bias += 10.0
+    overseer = LinearRules.make([[1.0]], [0.0], sets=len(region))
+    result = fathom.audit(model, region, overseer, budget=Budget(seconds=20), certificates=tmp_path)
+    assert result.answers.proved.all()
+    assert result.check is not None and not result.check.accepted and kind in result.check.words
+    assert result.check.claim.value == "certificate (unchecked)"
+    assert not (tmp_path / "certificate.npz").exists()
+    assert any(kind in line for line in result.limits)
+
+
+def test_no_combination_is_forgotten() -> None:
+    """`itertools` and the region's own list agree on what a padded set holds."""
+    region = corruptions(n=2, k=4, d=3)
+    parts = region.parts(4)
+    assert parts is not None and region.parts(1) is None
+    boxes, owner = parts
+    for i, j in itertools.product(range(2), range(4)):
+        held = bool((boxes.contains(region.points[i, j].expand(len(owner), -1)) & (owner == i)).any())
+        assert held == bool(region.present[i, j])
