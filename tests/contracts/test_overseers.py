@@ -19,7 +19,9 @@ from fathom.core.overseer import Overseer, Severity
 from fathom.core.value import fingerprint
 from fathom.ops.dense import Dense
 from fathom.ops.relu import Relu
+from fathom.overseers.abstain import Abstain
 from fathom.overseers.callable import PythonOverseer
+from fathom.overseers.confident import Confident
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.targeted import Targeted
@@ -52,6 +54,10 @@ def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overse
         return Targeted(classes, outputs)
     if kind == "PythonOverseer":
         return PythonOverseer(_spread, (classes,))
+    if kind == "Confident":
+        return Confident(classes, outputs, 0.8)
+    if kind == "Abstain":
+        return Abstain(torch.where(classes == 0, 0, classes % max(outputs - 1, 1)) if outputs > 2 else classes * 0, outputs, 0)
     if kind == "LinearRules":
         rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
         return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)

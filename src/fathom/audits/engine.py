@@ -220,6 +220,7 @@ def describe(
         classes=labels.classes or (tuple(map(str, range(y.shape[1]))) if labelled else ()),
         features=labels.features,
         limits=_limits(problem, casebook=casebook),
+        coverage=seen.overseer.coverage(y),
         obstacle=problem.obstacle,
     )
 

@@ -18,6 +18,10 @@ FORMAT = "fathom-audit/1"
 """The meaning of `AuditResult.to_json`; a change that breaks a reader changes it."""
 
 
+LEAST_COVERAGE = 0.5
+"""A model that may abstain and acts on a smaller share of the clean inputs fails the usefulness gate."""
+
+
 class Counts(NamedTuple):
     """How many cases came out how; the last four are disjoint and add up to the first."""
 
@@ -77,6 +81,7 @@ class AuditResult:
     features: tuple[str, ...] = ()  # names of the d inputs, or none
     limits: tuple[str, ...] = ()  # sentences: what was not covered
     obstacle: str = ""  # why nothing could be proved, where that is so
+    coverage: float | None = None  # the share of clean inputs on which the model acts; None where abstaining is not spoken of
     check: Check | None = None  # of the certificate of all proved cases, where one was asked for
 
     def __post_init__(self) -> None:
@@ -152,6 +157,25 @@ class AuditResult:
             return None
         return Worst(case, upper[case].item(), self.answers.lower[case].item(), self.judgements[case])
 
+    @property
+    def useful(self) -> bool:
+        """Whether the model acts often enough for its failures to say anything: the usefulness gate."""
+        return self.coverage is None or self.coverage >= LEAST_COVERAGE
+
+    @property
+    def coverage_words(self) -> str:
+        """On how many clean inputs the model acts, and what that means; "" where abstaining is not spoken of."""
+        if self.coverage is None:
+            return ""
+        acts = round(self.coverage * len(self))
+        words = f"coverage: the model acts on {acts} of {len(self)} clean inputs, {percent_near(acts, len(self))}"
+        if self.useful:
+            return words
+        return (
+            f"NOT USEFUL: {words}, and abstains on the others; that is less than {100 * LEAST_COVERAGE:g} %, and abstaining is "
+            "never a failure, so what holds here says little"
+        )
+
     def sentence(self) -> str:
         """The one sentence to remember."""
         return f"The {self.measure} of {plain(self.title)} is {self.share_words}."
@@ -166,7 +190,8 @@ class AuditResult:
         found = f"{tally}      {self.measure} is {self.share_words}"
         written = "   ".join(name for name in (report, self.casebook) if name)
         checked = "" if self.check is None else self.check.line()
-        return [plain(line) for line in (asked, found, _worst_line(worst), checked, written) if line]
+        printed = (asked, found, self.coverage_words, _worst_line(worst), checked, written)
+        return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for `json.dumps`; floats are exact (the shortest decimal that reads back as the same number).
@@ -175,6 +200,8 @@ class AuditResult:
             format: "fathom-audit/1".
             title, region, overseer, measure, arithmetic, program, seed, recipe, seconds, casebook, limits, obstacle: the fields.
             versions: {name: version}.
+            coverage: the share of clean inputs on which the model acts, or null where abstaining is not spoken of.
+            useful: whether that is enough; true where it is null.
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
             cases, proved, broken, unknown, already_wrong: counts; the last four add up to the first.
             share: [least, most], the bracket on `measure`.
@@ -193,6 +220,8 @@ class AuditResult:
             **{name: getattr(self, name) for name in ("recipe", "seconds", "casebook", "obstacle")},
             "limits": list(self.limits),
             "versions": dict(self.versions),
+            "coverage": self.coverage,
+            "useful": self.useful,
             "certificate": None if self.check is None else self.check.to_json(),
             **self.counts._asdict(),
             "share": list(self.share),

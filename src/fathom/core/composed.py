@@ -70,6 +70,9 @@ class AllOf(Overseer):
     def judgement(self, index: int, y: Tensor) -> str:
         return _words(self.parts, index, y)
 
+    def acts(self, y: Tensor) -> Tensor | None:
+        return _all_act(self.parts, y)
+
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         worst = torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
         return torch.where(self.margin(x, y) <= 0, worst, -1)
@@ -114,6 +117,9 @@ class AnyOf(Overseer):
 
     def judgement(self, index: int, y: Tensor) -> str:
         return _words(self.parts, index, y)
+
+    def acts(self, y: Tensor) -> Tensor | None:
+        return _all_act(self.parts, y)
 
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
@@ -173,6 +179,9 @@ class Not(Overseer):
     def judgement(self, index: int, y: Tensor) -> str:
         return self.part.judgement(index, y)
 
+    def acts(self, y: Tensor) -> Tensor | None:
+        return self.part.acts(y)
+
 
 def all_of(*overseers: Overseer) -> AllOf:
     """Of all these together; those that are such compositions themselves, by their parts."""
@@ -213,6 +222,12 @@ def _margins(parts: Sequence[Overseer], x: Tensor, y: Tensor) -> Tensor:
         raise FathomError(f"expected overseers of as many judges to combine, got {[len(margin) for margin in margins]}")
     dtype = reduce(torch.promote_types, (margin.dtype for margin in margins))
     return torch.stack([margin.to(dtype) for margin in margins])
+
+
+def _all_act(parts: Sequence[Overseer], y: Tensor) -> Tensor | None:
+    """[n] whether none of the parts sees the model abstain; None where none speaks of it."""
+    acts = [act for act in (part.acts(y) for part in parts) if act is not None]
+    return reduce(torch.logical_and, acts) if acts else None
 
 
 def _worst(overseers: Sequence[Overseer]) -> Severity:

@@ -88,6 +88,18 @@ class Overseer(ABC):
     def judgement(self, index: int, y: Tensor) -> str:
         """In a person's words, what output y [m] of set `index` is: "3 read as 8". Without a verdict."""
 
+    def acts(self, y: Tensor) -> Tensor | None:
+        """[n] bool: whether the model acts on its outputs y [n, m], or abstains; None where abstaining is not spoken of."""
+        return None
+
+    def coverage(self, y: Tensor) -> float | None:
+        """The share of n >= 1 outputs y [n, m] on which the model acts; None where abstaining is not spoken of.
+
+        Abstaining is never a catastrophe, so a model that always does has none, and is of no use: say both.
+        """
+        acts = self.acts(y)
+        return None if acts is None else acts.to(torch.float64).mean().item()
+
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         """[n] int64: the rank of the severity of what is a catastrophe at x [n, d], y [n, m]; -1 where nothing is."""
         return torch.where(self.margin(x, y) <= 0, self.severity.rank, -1)

@@ -86,6 +86,7 @@ def _header(result: AuditResult, parts: list[Panel]) -> Markup:
         asked,
         tag("h1", _headline(result)),
         tag("p", _explanation(result), class_="lead"),
+        tag("p", typeset(result.coverage_words[:1].upper() + result.coverage_words[1:] + ".")) if result.coverage_words else "",
         tag("nav", tag("ul", links), aria_label="On this page"),
     )
 
