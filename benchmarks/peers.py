@@ -37,7 +37,7 @@ HERE = Path(__file__).parent
 GRACE = 5.0  # seconds beyond the limit after which a process is ended
 FAR = 1000.0  # added to every row while alpha-CROWN runs, so that no bound is good enough to stop at
 STEPS = 20  # of alpha-CROWN's optimisation, on both sides
-VERDICTS = {"acasxu": 12, "rl_benchmarks": 16, "mnist_fc": 9}  # of each family, every so many instances
+VERDICTS = {"acasxu": 4, "rl_benchmarks": 8, "mnist_fc": 4}  # of each family, every so many instances
 BOUNDS = {"acasxu": 31, "rl_benchmarks": 20, "mnist_fc": 5, "oval21": 15}
 
 
