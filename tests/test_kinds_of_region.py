@@ -20,7 +20,10 @@ from fathom.core.region import Region
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.prove.branch import BranchAndBound
+from fathom.prove.parts import MOST_PARTS
 from fathom.regions.finite import FiniteSet
+from fathom.regions.l0 import L0Ball
+from fathom.regions.patch import Patch
 from tests.contracts.test_attacks import Deployed, random_network
 from tests.contracts.test_regions import generator
 
@@ -142,12 +145,92 @@ def test_finite_sets_say_what_is_wrong_with_their_parts() -> None:
     assert padded.present.tolist() == [[True, False]] and str(padded) == "one of 1 points"
 
 
+# --- L0 balls and patches -------------------------------------------------------------------------------------------------
+
+
+def images(n: int = 8, seed: int = 0) -> Tensor:
+    return torch.rand(n, 2, 4, 4, generator=generator(seed))
+
+
+def changed(kind: str, n: int = 8) -> Region:
+    if kind == "Patch":
+        return Patch.around(images(n), 2, (0.0, 1.0), radius=0.4)
+    return L0Ball.around(images(n), 2, (0.0, 1.0), radius=0.5, groups=L0Ball.pixels((2, 4, 4)))
+
+
+@pytest.mark.parametrize("kind", ["L0Ball", "Patch"])
+def test_sparse_changes_are_always_decided(kind: str) -> None:
+    """Place by place; never against what sampling and the relaxation of the hull say."""
+    region = changed(kind)
+    problem = labelled(region)
+    answers = BranchAndBound().solve(problem, FOREVER)
+    assert answers.decided.all() and 0 < answers.proved.sum() < len(problem)
+    x = region.sample(3000, generator(1))
+    for i in answers.proved.nonzero()[:, 0].tolist():
+        assert (problem.spec.take(torch.full((3000,), i)).margin(problem.network.freeze(torch.float64)(x[i])) > 0).all()
+    hull = BranchAndBound()._search(problem, Budget(seconds=3), fathom.core.solver.Hints(), lambda a: None)
+    assert not (hull.proved & answers.broken).any() and not (hull.broken & answers.proved).any()
+
+
+@pytest.mark.parametrize("kind", ["L0Ball", "Patch"])
+def test_attacks_find_sparse_failures(kind: str) -> None:
+    problem = labelled(changed(kind))
+    sure = BranchAndBound().solve(problem, FOREVER)
+    for attack in (Gradient(), Values()):
+        found = attack.solve(problem, FOREVER)
+        assert not (found.broken & sure.proved).any()
+        assert found.broken.sum() >= sure.broken.sum() - 1
+        held = found.found.known
+        assert problem.deployed.contains(found.found.x)[held].all() and held.any()
+
+
+def test_many_small_parts_are_left_to_the_hull_which_says_so() -> None:
+    """More choices than are enumerated: what stays open is not called close to zero."""
+    region = L0Ball.around(torch.rand(2, 40, generator=generator()), 5, (0.0, 1.0))
+    assert region.parts(MOST_PARTS) is None
+    problem = labelled(region)
+    answers = BranchAndBound().solve(problem, Budget(seconds=3))
+    reasons = {answers.why(i) for i in range(2)}
+    assert reasons <= {Reason.DECIDED, Reason.INCOMPLETE, Reason.TIME}
+
+
+def test_a_sample_that_no_float32_equals_is_still_unchanged() -> None:
+    """Every input of what a program gets differs from the sample by a rounding, and none of that is a change."""
+    centre = torch.rand(2, 10, generator=generator(), dtype=torch.float64)
+    problem = labelled(L0Ball.around(centre, 1, (0.0, 1.0)))
+    for x in (centre, centre.float()):
+        assert problem.region.contains(x).all()
+    assert problem.deployed.contains(centre.float()).all() and not problem.deployed.contains(centre).any()
+    assert not problem.region.contains((centre.float() + torch.tensor([0.01] * 2 + [0.0] * 8)).clamp(0, 1)).any()
+
+
+def test_sparse_changes_say_what_they_are_and_refuse_what_they_are_not() -> None:
+    x = torch.rand(2, 3, 4, 4)
+    assert str(Patch.around(x, 2, (0, 1))) == "a patch of 2 x 2 pixels anywhere"
+    assert str(L0Ball.around(x, 2, (0, 1))) == "at most 2 inputs changed"
+    assert str(L0Ball.around(x, torch.tensor([1, 2]), (0, 1), groups=L0Ball.pixels((3, 4, 4)))).startswith(
+        "at most 1 to 2 groups"
+    )
+    bad = {
+        "neither": lambda: L0Ball.around(x, 2),
+        "clipping range": lambda: Patch.around(x + 1, 2, (0, 1)),
+        "fits into 4 x 4": lambda: Patch.around(x, 5, (0, 1)),
+        "images": lambda: Patch.around(x.flatten(1), 1, (0, 1)),
+        "count": lambda: L0Ball.around(x, 1.5, (0, 1)),
+        "counts >= 0": lambda: L0Ball.around(x, -1, (0, 1)),
+        "a group for each of 48": lambda: L0Ball.around(x, 1, (0, 1), groups=torch.arange(3)),
+    }
+    for word, make in bad.items():
+        with pytest.raises(fathom.FathomError, match=word):
+            make()
+
+
 # --- claims ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["FiniteSet"])
+@pytest.mark.parametrize("kind", ["FiniteSet", "L0Ball", "Patch"])
 def test_a_proof_about_another_kind_of_set_is_never_called_checked(kind: str, tmp_path: Path) -> None:
-    region = {"FiniteSet": lambda: corruptions(n=3, k=4, size=0.1)}[kind]()
+    region = corruptions(n=3, k=4, size=0.1) if kind == "FiniteSet" else changed(kind, 3)
     model = torch.nn.Sequential(torch.nn.Linear(region.size, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     with torch.no_grad():
         model[2].bias += 10.0

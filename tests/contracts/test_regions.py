@@ -16,10 +16,13 @@ from fathom.core.errors import FathomError
 from fathom.core.region import Projectable, Region
 from fathom.core.value import fingerprint
 from fathom.regions.box import BoxRegion
+from fathom.regions.changes import Changes
 from fathom.regions.finite import FiniteSet
+from fathom.regions.l0 import L0Ball
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.regions.patch import Patch
 
 KINDS = discover(fathom.regions, Region)
 BALLS = {"LinfBall": math.inf, "L2Ball": 2, "L1Ball": 1}
@@ -44,6 +47,15 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
         points = centre[:, None] + radius[:, None, None].float() * offsets
         points = points if clip is None else points.clamp(*clip)
         return FiniteSet.of(points, torch.arange(5) < torch.tensor([1, 5, 4, 5, 5, 3])[: len(centre), None])
+    d = centre.shape[1]
+    if kind == "L0Ball":
+        groups = torch.arange(d) % max(d // 3, 1)
+        return L0Ball.around(centre, 2, clip, radius=radius, groups=groups)
+    if kind == "Patch":
+        shape, window = {1: ((1, 1), 1), 2: ((1, 2), 1), 7: ((1, 7), (1, 3)), 60: ((3, 4, 5), 2), 3: ((1, 1, 3), 1)}.get(
+            d, ((1, d), 1)
+        )
+        return Patch.around(centre.reshape(-1, *shape), window, clip, radius=radius)
     pytest.fail(f"say in `make` how to build a {kind}")
 
 
@@ -76,6 +88,8 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, FiniteSet):
         points = [[Fraction(v) for v in p.tolist()] for p in region.points[i][region.present[i]]]
         return slack >= 0 and any(all(abs(a - b) <= slack for a, b in zip(p, point, strict=True)) for p in points)
+    if isinstance(region, Changes):
+        return changes_hold(region, i, point, max(slack, Fraction(0)))
     clip = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
     if not all(Fraction(a) <= v <= Fraction(b) for a, v, b in clip):
         return False
@@ -87,8 +101,23 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     return sum(change) <= radius if norm == 1 else sum(c * c for c in change) <= radius * radius
 
 
+def changes_hold(region: Changes, i: int, point: list[Fraction], slack: Fraction) -> bool:
+    """Whether a point keeps to the ranges, and what changes is one of the choices, told from the words of the kind."""
+    ends = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
+    if not all(Fraction(a) - slack <= v <= Fraction(b) + slack for a, v, b in ends):
+        return False
+    still = zip(region.still_lower[i].tolist(), point, region.still_upper[i].tolist(), strict=True)
+    changed = [j for j, (a, v, b) in enumerate(still) if not Fraction(a) - slack <= v <= Fraction(b) + slack]
+    if isinstance(region, L0Ball):
+        return len({int(region.group[i, j]) for j in changed}) <= int(region.count[i])
+    assert isinstance(region, Patch)
+    _, height, width = region.shape
+    rows, columns = [j // width % height for j in changed] or [0], [j % width for j in changed] or [0]
+    return max(rows) - min(rows) < region.window[0] and max(columns) - min(columns) < region.window[1]
+
+
 def test_every_kind_is_found() -> None:
-    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet"} <= set(KINDS)
+    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet", "L0Ball", "Patch"} <= set(KINDS)
 
 
 @every
@@ -234,6 +263,41 @@ def test_minimum_over_a_clipped_ball_is_that_of_another_solver(kind: str, seed: 
         exact = {"ftol": 1e-14, "maxiter": 500}
         best = optimize.minimize(lambda x: row @ x, c, bounds=[(0, 1)] * d, constraints=[ball], options=exact).fun
     assert region.minimise(a)[0].item() == pytest.approx(best, abs=1e-6)
+
+
+def least_over_box(a: list[float], lower: list[float], upper: list[float]) -> Fraction:
+    """The minimum of a x over a box, exactly."""
+    return sum(
+        (min(Fraction(p) * Fraction(low), Fraction(p) * Fraction(high)) for p, low, high in zip(a, lower, upper)), Fraction(0)
+    )
+
+
+@every
+def test_minimum_over_a_union_is_that_of_its_parts_exactly(region: Region) -> None:
+    """Sets that are not convex, and sub-boxes of them, some empty: against every part, in rational arithmetic."""
+    if region.convex:
+        pytest.skip("is convex")
+    g, owner = generator(4), torch.arange(6).repeat(2)
+    ends = region.sample(2, g)[owner]
+    ends = torch.where(torch.rand(12, 1, region.size, generator=g) < 0.5, ends, region.box().lower[owner][:, None])
+    cut = region.restrict(owner, ends.amin(1), region.box().upper[owner])
+    for part in (region, cut):
+        found = part.parts(60)
+        if found is None:
+            continue
+        boxes, of = found
+        a = rows(part, 5)
+        values, _ = part.minimise(a)
+        assert torch.equal(part.empty(), torch.bincount(of, minlength=len(part)) == 0)
+        for i in (~part.empty()).nonzero()[:, 0].tolist():
+            mine = boxes.box().take((of == i).nonzero()[:, 0])
+            for r in range(5):
+                ends_of = zip(mine.lower.tolist(), mine.upper.tolist(), strict=True)
+                exact = min(least_over_box(a[i, r].tolist(), low, high) for low, high in ends_of)
+                scale = Fraction(a[i, r].abs().max().item()) * (1 + Fraction(part.box().magnitude[i].sum().item()))
+                assert 0 <= exact - Fraction(values[i, r].item()) <= scale / 10**11 + Fraction(1, 10**200)
+            assert torch.equal(mine.lower.amin(0), part.box().lower[i])
+            assert torch.equal(mine.upper.amax(0), part.box().upper[i])
 
 
 @every
