@@ -157,7 +157,9 @@ class Changes(Projectable):
         return torch.where(choice, moved, still).reshape(x.shape).to(x.dtype)
 
 
-def change_parts(centre: Tensor, radius: float | Tensor | None, clip: tuple[End, End] | None) -> tuple[Tensor, ...]:
+def change_parts(
+    centre: Tensor, radius: float | Tensor | None, clip: tuple[End, End] | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """still_lower, still_upper, lower and upper [n, d] from samples [n, *shape], a radius for each input, a range, or both.
 
     Raises:
