@@ -22,9 +22,11 @@ from fathom.ops.relu import Relu
 from fathom.overseers.abstain import Abstain
 from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.confident import Confident
+from fathom.overseers.confusions import Confusions
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.targeted import Targeted
+from fathom.overseers.top_k import TopK
 
 KINDS = discover(fathom.overseers, Overseer) | {kind.__name__: kind for kind in (AllOf, AnyOf, Not)}
 
@@ -58,6 +60,11 @@ def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overse
         return Confident(classes, outputs, 0.8)
     if kind == "Abstain":
         return Abstain(torch.where(classes == 0, 0, classes % max(outputs - 1, 1)) if outputs > 2 else classes * 0, outputs, 0)
+    if kind == "TopK":
+        return TopK(classes, outputs, min(2, outputs - 1))
+    if kind == "Confusions":
+        costs = torch.arange(outputs)[:, None] - torch.arange(outputs)
+        return Confusions.make(classes, costs.abs(), 1.0 if outputs < 4 else 2.0)
     if kind == "LinearRules":
         rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
         return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)
