@@ -23,8 +23,11 @@ from fathom.prove.branch import BranchAndBound
 from fathom.prove.parts import MOST_PARTS
 from fathom.regions.finite import FiniteSet
 from fathom.regions.l0 import L0Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
-from tests.contracts.test_attacks import Deployed, random_network
+from fathom.regions.product import Product, union
+from tests.contracts.test_attacks import Corners, Deployed, random_network
 from tests.contracts.test_regions import generator
 
 FOREVER = Budget()
@@ -223,6 +226,51 @@ def test_sparse_changes_say_what_they_are_and_refuse_what_they_are_not() -> None
     for word, make in bad.items():
         with pytest.raises(fathom.FathomError, match=word):
             make()
+
+
+# --- products and unions --------------------------------------------------------------------------------------------------
+
+
+def test_a_product_of_sparse_and_finite_sets_is_decided() -> None:
+    g = generator(3)
+    codes = FiniteSet.of(torch.rand(4, 3, 4, generator=g))
+    noise = L0Ball.around(torch.rand(4, 6, generator=g), 1, (0.0, 1.0))
+    region = Product((codes, noise, LinfBall.around(torch.rand(4, 2, generator=g), 0.1)))
+    problem = labelled(region)
+    answers = BranchAndBound().solve(problem, FOREVER)
+    assert answers.decided.all() and answers.broken.any()
+    parts = region.parts(100)
+    assert parts is not None and len(parts[0]) == 4 * 3 * 6 and region.parts(17) is None
+    x = region.sample(2000, g)
+    for i in answers.proved.nonzero()[:, 0].tolist():
+        assert (problem.spec.take(torch.full((2000,), i)).margin(problem.network.freeze(torch.float64)(x[i])) > 0).all()
+
+
+def test_a_union_is_one_case_of_many_sets() -> None:
+    g = generator(4)
+    centre = torch.rand(3, 5, generator=g)
+    region, owner = union(L2Ball.around(centre, 0.1), L2Ball.around(centre + 0.5, 0.3))
+    network = random_network(5, 3)
+    judge = Misclassification(network(centre).argmax(1), 3).take(owner)
+    problem = Problem.make(Deployed(network), network, region, judge, owner)
+    assert len(problem) == 6 and problem.cases == 3
+    assert torch.equal(region.centres()[problem.sets_of(1)], torch.stack([centre[1], centre[1] + 0.5]).double())
+
+
+def test_what_cannot_be_united_or_multiplied_is_refused() -> None:
+    x = torch.rand(2, 4)
+    for bad, word in (
+        (lambda: union(), "none"),
+        (lambda: union(L2Ball.around(x, 1.0), LinfBall.around(x, 1.0)), "L2Ball, LinfBall"),
+        (lambda: union(L2Ball.around(x, 1.0), L2Ball.around(x[:1], 1.0)), r"\[2, 1\]"),
+        (lambda: union(L2Ball.around(x, 1.0), L2Ball.around(x[:, :3], 1.0)), "one size"),
+        (lambda: union(*(Patch.around(x.reshape(2, 2, 2), w, (0, 1)) for w in (1, 2))), "alike"),
+        (lambda: Product((L2Ball.around(x, 1.0), L2Ball.around(x[:1], 1.0))), "one number of sets"),
+        (lambda: Product(()), "one number of sets"),
+        (lambda: Product((Corners(x[:, None]),)), "Corners"),
+    ):
+        with pytest.raises(fathom.FathomError, match=word):
+            bad()
 
 
 # --- claims ---------------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
+from fathom.regions.product import Product
 
 KINDS = discover(fathom.regions, Region)
 BALLS = {"LinfBall": math.inf, "L2Ball": 2, "L1Ball": 1}
@@ -56,7 +57,14 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
             d, ((1, d), 1)
         )
         return Patch.around(centre.reshape(-1, *shape), window, clip, radius=radius)
+    if kind == "Product":
+        return Product(tuple(make(one, part, radius, clip) for one, part in zip(factors(d), centre.split((d + 1) // 2, 1))))
     pytest.fail(f"say in `make` how to build a {kind}")
+
+
+def factors(d: int) -> tuple[str, ...]:
+    """What products are made of: convex kinds, and others."""
+    return ("L2Ball", "BoxRegion") if d < 60 else ("L1Ball", "FiniteSet")
 
 
 def examples(kind: str) -> list[Region]:
@@ -88,6 +96,9 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, FiniteSet):
         points = [[Fraction(v) for v in p.tolist()] for p in region.points[i][region.present[i]]]
         return slack >= 0 and any(all(abs(a - b) <= slack for a, b in zip(p, point, strict=True)) for p in points)
+    if isinstance(region, Product):
+        parts = x.split([factor.size for factor in region.factors])
+        return all(inside(factor, i, part, slack) for factor, part in zip(region.factors, parts, strict=True))
     if isinstance(region, Changes):
         return changes_hold(region, i, point, max(slack, Fraction(0)))
     clip = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
@@ -117,7 +128,7 @@ def changes_hold(region: Changes, i: int, point: list[Fraction], slack: Fraction
 
 
 def test_every_kind_is_found() -> None:
-    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet", "L0Ball", "Patch"} <= set(KINDS)
+    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet", "L0Ball", "Patch", "Product"} <= set(KINDS)
 
 
 @every
@@ -283,7 +294,7 @@ def test_minimum_over_a_union_is_that_of_its_parts_exactly(region: Region) -> No
     cut = region.restrict(owner, ends.amin(1), region.box().upper[owner])
     for part in (region, cut):
         found = part.parts(60)
-        if found is None:
+        if found is None or not isinstance(found[0], BoxRegion):
             continue
         boxes, of = found
         a = rows(part, 5)
