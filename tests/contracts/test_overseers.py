@@ -11,20 +11,25 @@ import torch
 from torch import Tensor
 
 import fathom.overseers
+from fathom.capture.captured import Captured
 from fathom.core.composed import AllOf, AnyOf, Not
 from fathom.core.discover import discover
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Join, Network, Node, Port
 from fathom.core.overseer import Overseer, Severity
+from fathom.core.program import Program
 from fathom.core.value import fingerprint
 from fathom.ops.dense import Dense
 from fathom.ops.relu import Relu
 from fathom.overseers.abstain import Abstain
 from fathom.overseers.callable import PythonOverseer
+from fathom.overseers.checker_network import CheckerNetwork
 from fathom.overseers.confident import Confident
 from fathom.overseers.confusions import Confusions
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.plausible import Plausible
+from fathom.overseers.reference import OtherDecision, Reference
 from fathom.overseers.targeted import Targeted
 from fathom.overseers.top_k import TopK
 
@@ -46,6 +51,28 @@ def network(inputs: int, outputs: int, seed: int = 0) -> Network:
     return Network(nodes, (Port("x", (inputs,), 0),), (Port("y", (outputs,), 0),))
 
 
+def captured(inputs: int, outputs: int, seed: int) -> Captured:
+    """A small network in float64, with the program that is exactly it."""
+    graph = network(inputs, outputs, seed).to(torch.float64)
+    return Captured(Same(graph), graph)
+
+
+class Same(Program):
+    """A network run as it is."""
+
+    def __init__(self, graph: Network) -> None:
+        self.graph, self.inputs, self.outputs, self.dtype, self.digest = (
+            graph,
+            graph.inputs,
+            graph.outputs,
+            torch.float64,
+            graph.digest,
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.graph(x)
+
+
 def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overseer:
     """n judges of a kind. A new kind adds its case here."""
     g = torch.Generator().manual_seed(seed)
@@ -65,6 +92,14 @@ def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overse
     if kind == "Confusions":
         costs = torch.arange(outputs)[:, None] - torch.arange(outputs)
         return Confusions.make(classes, costs.abs(), 1.0 if outputs < 4 else 2.0)
+    if kind == "Plausible":
+        return Plausible.make(torch.randn(2, inputs, generator=g).round(decimals=1), [0.1, -0.5], sets=n)
+    if kind == "CheckerNetwork":
+        return CheckerNetwork.make(captured(inputs + outputs, 1, 5), 0.1, sets=n)
+    if kind == "Reference":
+        return Reference.make(captured(inputs, outputs, 6), 2.0, sets=n)
+    if kind == "OtherDecision":
+        return OtherDecision.make(captured(inputs, outputs, 7), sets=n)
     if kind == "LinearRules":
         rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
         return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)
@@ -91,10 +126,10 @@ def test_every_kind_is_found() -> None:
 def test_what_is_compiled_judges_alike(kind: str, n: int, outputs: int) -> None:
     """At random inputs the margins agree in sign everywhere, and in value up to rounding."""
     inputs = 4
-    plain, overseer = network(inputs, outputs), judge(kind, n, outputs, inputs)
-    x = torch.randn(n, inputs, generator=torch.Generator().manual_seed(1))
-    y = plain(x).double()
-    margin = overseer.margin(x.double(), y)
+    plain, overseer = network(inputs, outputs).to(torch.float64), judge(kind, n, outputs, inputs)
+    x = torch.randn(n, inputs, generator=torch.Generator().manual_seed(1)).double()
+    y = plain(x)
+    margin = overseer.margin(x, y)
     assert margin.shape == (n,)
     try:
         compiled = overseer.compile(plain)
@@ -102,7 +137,7 @@ def test_what_is_compiled_judges_alike(kind: str, n: int, outputs: int) -> None:
         assert len(str(reason)) > 20
         return
     assert len(compiled.spec) == n
-    again = compiled.network(x).double()
+    again = compiled.network(x)
     ours = compiled.spec.certain_margin(again)
     if compiled.exact:
         assert torch.equal(ours <= 0, margin <= 0)
@@ -167,7 +202,7 @@ def test_take_is_the_judge_of_those_sets(kind: str) -> None:
 @every
 def test_severity_is_a_field_that_is_named(kind: str) -> None:
     overseer = judge(kind, 3, 4, 3)
-    assert overseer.severity is Severity.SERIOUS
+    assert overseer.severity is (Severity.BENIGN if kind == "Plausible" else Severity.SERIOUS)
     severity = next(f for f in fields(KINDS[kind]) if f.name == "severity")
     assert severity.kw_only
 
