@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -24,6 +25,7 @@ from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
 from fathom.regions.product import Product
+from fathom.regions.tabular import Tabular
 
 KINDS = discover(fathom.regions, Region)
 BALLS = {"LinfBall": math.inf, "L2Ball": 2, "L1Ball": 1}
@@ -59,6 +61,11 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
         return Patch.around(centre.reshape(-1, *shape), window, clip, radius=radius)
     if kind == "Product":
         return Product(tuple(make(one, part, radius, clip) for one, part in zip(factors(d), centre.split((d + 1) // 2, 1))))
+    if kind == "Tabular":  # intervals and a budget, where the oracle is exact; see test_kinds_of_region.py for the rest
+        low, high = (-100.0, 100.0) if clip is None else clip
+        made = Tabular.around(centre, (low, high), unit=torch.arange(1, d + 1), budget=1.0)
+        reach = LinfBall.around(centre, radius).box()
+        return replace(made.restrict(torch.arange(len(centre)), reach.lower, reach.upper), budget=0.7 * radius)
     pytest.fail(f"say in `make` how to build a {kind}")
 
 
@@ -96,6 +103,8 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, FiniteSet):
         points = [[Fraction(v) for v in p.tolist()] for p in region.points[i][region.present[i]]]
         return slack >= 0 and any(all(abs(a - b) <= slack for a, b in zip(p, point, strict=True)) for p in points)
+    if isinstance(region, Tabular):
+        return tabular_holds(region, i, point, max(slack, Fraction(0)))
     if isinstance(region, Product):
         parts = x.split([factor.size for factor in region.factors])
         return all(inside(factor, i, part, slack) for factor, part in zip(region.factors, parts, strict=True))
@@ -110,6 +119,23 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if norm == math.inf:
         return max(change) <= radius
     return sum(change) <= radius if norm == 1 else sum(c * c for c in change) <= radius * radius
+
+
+def tabular_holds(region: Tabular, i: int, point: list[Fraction], slack: Fraction) -> bool:
+    """Whether a point keeps to ranges, steps, groups, budget and relations."""
+    ends = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
+    if not all(Fraction(a) - slack <= v <= Fraction(b) + slack for a, v, b in ends):
+        return False
+    if any(step and v % Fraction(step) for step, v in zip(region.step[i].tolist(), point, strict=True)):
+        return False
+    if any(sorted(point[j] for j in group) != [0] * (len(group) - 1) + [1] for group in region.groups):
+        return False
+    terms = zip(region.price[i].tolist(), point, region.centre[i].tolist(), strict=True)
+    cost = sum((Fraction(p) * abs(v - Fraction(c)) for p, v, c in terms), Fraction(0))
+    if math.isfinite(region.budget[i]) and cost > Fraction(region.budget[i].item()) + slack:
+        return False
+    pairs = zip(region.rows[i].tolist(), region.limits[i].tolist(), strict=True)
+    return all(sum(Fraction(a) * v for a, v in zip(row, point, strict=True)) <= Fraction(b) + slack for row, b in pairs)
 
 
 def changes_hold(region: Changes, i: int, point: list[Fraction], slack: Fraction) -> bool:
@@ -128,7 +154,7 @@ def changes_hold(region: Changes, i: int, point: list[Fraction], slack: Fraction
 
 
 def test_every_kind_is_found() -> None:
-    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet", "L0Ball", "Patch", "Product"} <= set(KINDS)
+    assert {"BoxRegion", "LinfBall", "L2Ball", "L1Ball", "FiniteSet", "L0Ball", "Patch", "Product", "Tabular"} <= set(KINDS)
 
 
 @every
