@@ -101,7 +101,7 @@ class Tabular(Repairable):
         """
         wide, _, low, high = ball_parts(centre, 0.0, clip)
         n, d = wide.shape
-        groups = tuple(tuple(int(i) for i in group) for group in groups)
+        chosen = tuple(tuple(int(i) for i in group) for group in groups)
         grid, reach, units = (
             _per_feature(v, d, word, none)
             for v, word, none in ((step, "step", 0.0), (most, "most", math.inf), (unit, "unit", 1.0))
@@ -130,14 +130,14 @@ class Tabular(Repairable):
             torch.full((n,), math.inf if budget is None else budget, dtype=torch.float64),
             a.expand(n, *a.shape).clone(),
             b.expand(n, len(b)).clone(),
-            groups,
+            chosen,
         )
         made._check_samples()
         return made
 
     def _check_samples(self) -> None:
         """Refuses steps whose multiples float32 cannot hold, and samples outside their own sets."""
-        for s in self.step.unique().tolist():
+        for s in torch.unique(self.step).tolist():
             most = self._clip.magnitude[self.step == s].max().item()
             if s and most / s * Fraction(s).numerator >= 1 << 24:
                 raise FathomError(
@@ -361,7 +361,9 @@ class Tabular(Repairable):
                 for place, value in zip(places, pick, strict=True):
                     for feature, number in zip(place, value):
                         low[feature], high[feature] = max(low[feature].item(), number), min(high[feature].item(), number)
-                lows.append(low), highs.append(high), owner.append(i)
+                lows.append(low)
+                highs.append(high)
+                owner.append(i)
         if not owner:
             return self.take(torch.zeros(0, dtype=torch.int64)), torch.zeros(0, dtype=torch.int64)
         sets = torch.tensor(owner)
