@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -29,6 +30,7 @@ from fathom.overseers.confusions import Confusions
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.plausible import Plausible
+from fathom.overseers.program import ProgramOverseer
 from fathom.overseers.reference import OtherDecision, Reference
 from fathom.overseers.targeted import Targeted
 from fathom.overseers.top_k import TopK
@@ -49,6 +51,13 @@ def network(inputs: int, outputs: int, seed: int = 0) -> Network:
         Node("output", Join(((outputs,),)), (3,), (outputs,)),
     )
     return Network(nodes, (Port("x", (inputs,), 0),), (Port("y", (outputs,), 0),))
+
+
+LEAST = """
+import json, sys
+for line in sys.stdin:
+    print(json.dumps({"margin": min(json.loads(line)["y"])}), flush=True)
+"""
 
 
 def captured(inputs: int, outputs: int, seed: int) -> Captured:
@@ -100,6 +109,8 @@ def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overse
         return Reference.make(captured(inputs, outputs, 6), 2.0, sets=n)
     if kind == "OtherDecision":
         return OtherDecision.make(captured(inputs, outputs, 7), sets=n)
+    if kind == "ProgramOverseer":
+        return ProgramOverseer.make([sys.executable, "-S", "-c", LEAST], sets=n, name="the least output")
     if kind == "LinearRules":
         rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
         return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)

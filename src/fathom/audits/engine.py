@@ -253,6 +253,7 @@ def _limits(problem: Problem, *, casebook: str, check: Check | None = None) -> t
     ]
     if not problem.exact:
         limits.append("The rule proved is stricter than the overseer's own: a failure of the rule need not be a failure.")
+    limits.extend(problem.overseer.troubles())
     if casebook:
         limits.append("Lower bounds that this version of Fathom stored in the casebook are believed; witnesses were run again.")
     return tuple(limits)

@@ -73,6 +73,9 @@ class AllOf(Overseer):
     def acts(self, y: Tensor) -> Tensor | None:
         return _all_act(self.parts, y)
 
+    def troubles(self) -> tuple[str, ...]:
+        return tuple(trouble for part in self.parts for trouble in part.troubles())
+
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         worst = torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
         return torch.where(self.margin(x, y) <= 0, worst, -1)
@@ -120,6 +123,9 @@ class AnyOf(Overseer):
 
     def acts(self, y: Tensor) -> Tensor | None:
         return _all_act(self.parts, y)
+
+    def troubles(self) -> tuple[str, ...]:
+        return tuple(trouble for part in self.parts for trouble in part.troubles())
 
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
@@ -181,6 +187,9 @@ class Not(Overseer):
 
     def acts(self, y: Tensor) -> Tensor | None:
         return self.part.acts(y)
+
+    def troubles(self) -> tuple[str, ...]:
+        return self.part.troubles()
 
 
 def all_of(*overseers: Overseer) -> AllOf:

@@ -100,6 +100,10 @@ class Overseer(ABC):
         acts = self.acts(y)
         return None if acts is None else acts.to(torch.float64).mean().item()
 
+    def troubles(self) -> tuple[str, ...]:
+        """Sentences on what kept this overseer from judging so far, for whoever reads the result; none where all went well."""
+        return ()
+
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         """[n] int64: the rank of the severity of what is a catastrophe at x [n, d], y [n, m]; -1 where nothing is."""
         return torch.where(self.margin(x, y) <= 0, self.severity.rank, -1)
