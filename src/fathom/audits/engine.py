@@ -17,7 +17,7 @@ from fathom.audits.interrupt import interruptible
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.result import AuditResult
 from fathom.capture.captured import Captured
-from fathom.core.answer import Answers
+from fathom.core.answer import Answers, Witnesses
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
@@ -25,7 +25,13 @@ from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.solver import Hints, Solver
+from fathom.hunt.shrink import shrink
 from fathom.overseers.misclassification import Misclassification
+
+SHRINKING = 0.05
+"""Of an audit's seconds, kept for making failures simple."""
+MOST_RUNS = 4096
+"""Of the program for each of them."""
 
 Watcher = Callable[[Problem, Answers], None]
 """Told the brackets of all sets as they tighten."""
@@ -98,13 +104,25 @@ def audit(
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
     titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
     with interruptible(budget.stop):
-        answers, file = _solve(problem, solver, budget, points, casebook, titles, labels.recipe, watch)
+        answers, file = _solve(problem, solver, _share(budget, 1 - SHRINKING), points, casebook, titles, labels.recipe, watch)
+        simplest = _simplest(problem, answers, points, _share(budget, SHRINKING))
     seconds = time.monotonic() - began
     result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
+    result = replace(result, simplest=simplest)
     if certificates is None or records is None:
         return result
     check = certify_export(problem, answers, records, Path(certificates))
     return replace(result, check=check, limits=_limits(problem, casebook=file, check=check))
+
+
+def _simplest(problem: Problem, answers: Answers, clean: Tensor, budget: Budget) -> Witnesses:
+    """[cases] failures shrunk towards the clean inputs [n, d]."""
+    shrunk = shrink(problem, answers.found, clean, budget.part(passes=MOST_RUNS))
+    return by_case(problem, replace(answers, found=shrunk)).found
+
+
+def _share(budget: Budget, share: float) -> Budget:
+    return budget.part(seconds=None if budget.seconds is None else budget.seconds * share)
 
 
 def _recording(solver: Solver, certificates: str | Path | None) -> tuple[Solver, Records | None]:

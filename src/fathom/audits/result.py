@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fathom.audits.checking import Check
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
-from fathom.core.answer import Answers, Claim
+from fathom.core.answer import Answers, Claim, Witnesses
 from fathom.core.network import Port
 
 FORMAT = "fathom-audit/1"
@@ -83,6 +83,7 @@ class AuditResult:
     obstacle: str = ""  # why nothing could be proved, where that is so
     coverage: float | None = None  # the share of clean inputs on which the model acts; None where abstaining is not spoken of
     check: Check | None = None  # of the certificate of all proved cases, where one was asked for
+    simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
 
     def __post_init__(self) -> None:
         cases, d = self.x.shape
@@ -211,7 +212,8 @@ class AuditResult:
                 lower, upper: the bracket on the worst margin, null for none; judgement; reason: a name; why: its sentence;
                 rounding_failure; cost: {seconds, forward, backward, boxes};
                 witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
-                else null.
+                else null; simplest: the same for the failure of a broken case with the fewest changes that were found, and
+                `changed`, at which inputs; else null.
         """
         worst = self.worst
         return {
@@ -248,11 +250,17 @@ class AuditResult:
             "why": why.value,
             "rounding_failure": bool(self.rounding_failure[index]),
             "cost": {name: getattr(cost, name)[index].item() for name in ("seconds", "forward", "backward", "boxes")},
-            "witness": self._witness(index) if shown else None,
+            "witness": self._witness(self.answers.found, index) if shown else None,
+            "simplest": self._simplest(index),
         }
 
-    def _witness(self, index: int) -> dict[str, Any]:
-        found = self.answers.found
+    def _simplest(self, index: int) -> dict[str, Any] | None:
+        if self.simplest is None or not bool(self.simplest.known[index]):
+            return None
+        changed = (self.simplest.x[index] != self.x[index]).nonzero()[:, 0].tolist()
+        return {"changed": changed, **self._witness(self.simplest, index)}
+
+    def _witness(self, found: Witnesses, index: int) -> dict[str, Any]:
         real = [_finite(found.real_lower[index].item()), _finite(found.real_upper[index].item())]
         return {
             "x": found.x[index].tolist(),

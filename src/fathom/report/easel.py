@@ -33,7 +33,19 @@ class Easel:
 
     def show(self, result: AuditResult, case: int) -> Markup:
         """A broken case's input before and after: pictures, or a table of what changed."""
-        return _changes(result, case) if self.layout is None else _triptych(result, case, self, self.layout)
+        after = result.answers.found.x[case]
+        return _changes(result, case, after) if self.layout is None else _triptych(result, case, self, self.layout)
+
+    def simplest(self, result: AuditResult, case: int, after: Tensor) -> Markup:
+        """Its simplest failing input, `after` [d], the same way."""
+        if self.layout is None:
+            return _changes(result, case, after)
+        before, pixels = self.layout.pixels(result.x[case]), self.layout.pixels(after)
+        shown = photograph(pixels, self.low, self.high), difference(pixels - before, self.reach)
+        alts = f"Case {case} changed as little as was found to make it fail", f"Case {case}, its simplest failure less before"
+        names = "simplest", "difference"
+        figures = [tag("figure", image(p, alt), tag("figcaption", name)) for name, p, alt in zip(names, shown, alts, strict=True)]
+        return tag("div", figures, class_="triptych")
 
     def legend(self) -> Markup:
         if self.layout is None:
@@ -63,8 +75,8 @@ def _triptych(result: AuditResult, case: int, easel: Easel, shape: Layout) -> Ma
     )
 
 
-def _changes(result: AuditResult, case: int) -> Markup:
-    before, after = result.x[case].to(torch.float64), result.answers.found.x[case].to(torch.float64)
+def _changes(result: AuditResult, case: int, after: Tensor) -> Markup:
+    before, after = result.x[case].to(torch.float64), after.to(torch.float64)
     change = after - before
     order = change.abs().argsort(descending=True, stable=True)
     moved = int((change != 0).sum())

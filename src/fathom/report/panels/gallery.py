@@ -85,6 +85,7 @@ def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
         easel.show(result, case),
         margins,
         _scores(result, case),
+        _simplest(result, case, easel),
         _again(result, case),
         class_="card",
         aria_labelledby=name,
@@ -99,6 +100,20 @@ def _scores(result: AuditResult, case: int) -> Markup:
     shown = list(dict.fromkeys(ranked))[:SCORES]
     rows = [(name, *(measured(y[i].item()) for i in shown)) for name, y in (("before", before), ("after", after))]
     return table("Largest outputs", ("output", *(names[i] for i in shown)), rows)
+
+
+def _simplest(result: AuditResult, case: int, easel: Easel) -> Markup:
+    """The failure with the fewest changes that was found, where it is simpler than the worst one."""
+    found = result.simplest
+    if found is None or not bool(found.known[case]):
+        return join()
+    x, before = found.x[case], result.x[case]
+    changed, size = int((x != before).sum()), len(x)
+    if changed == int((result.answers.found.x[case] != before).sum()):
+        return join()
+    margin = upper_words(found.upper[case].item())
+    words = f"It fails with {changed} of {many(size, 'input')} changed, too: margin {margin}."
+    return join(paragraph(words), easel.simplest(result, case, x))
 
 
 def _pair(name: str, value: str) -> Markup:

@@ -1,0 +1,160 @@
+"""Shrinking: what comes out fails still, lies in the region, and is simpler; on rules whose simplest failure is known."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fathom.attacks.gradient import Gradient
+from fathom.capture.torch_module import capture_module
+from fathom.core.answer import Witnesses
+from fathom.core.budget import Budget
+from fathom.core.confirm import confirm
+from fathom.core.overseer import Overseer
+from fathom.core.problem import Problem
+from fathom.core.region import Region
+from fathom.hunt.shrink import shrink
+from fathom.overseers.callable import PythonOverseer
+from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.misclassification import Misclassification
+from fathom.regions.box import BoxRegion
+from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
+from fathom.regions.linf import LinfBall
+
+FREE = Budget()
+
+
+def linear(rows: list[list[float]], region: Region, overseer: Overseer) -> Problem:
+    layer = nn.Linear(len(rows[0]), len(rows), bias=False)
+    layer.weight.data = torch.tensor(rows)
+    captured = capture_module(layer, (len(rows[0]),), live=False)
+    return Problem.make(captured.program, captured.network, region, overseer)
+
+
+def cube(d: int, n: int = 1) -> BoxRegion:
+    return BoxRegion(torch.zeros(n, d, dtype=torch.float64), torch.ones(n, d, dtype=torch.float64))
+
+
+def at_least(value: float, n: int = 1) -> LinearRules:
+    """Y_0 >= value is a failure."""
+    return LinearRules.make([[-1.0]], [value], sets=n)
+
+
+def test_only_the_inputs_that_matter_stay_changed() -> None:
+    weights = [0.0, 0.01, 1.0, 0.0, 0.02, 1.0, 0.0, 0.0]
+    problem = linear([weights], cube(8), at_least(1.9))
+    found = confirm(problem, torch.full((1, 8), 0.99))
+    assert found.broken.all()
+    shrunk = shrink(problem, found, torch.zeros(1, 8), FREE)
+    assert shrunk.broken.all() and (shrunk.x[0] != 0).nonzero()[:, 0].tolist() == [2, 5]
+
+
+def test_changes_become_small_and_round() -> None:
+    problem = linear([[1.0, 1.0]], cube(2), at_least(0.5))
+    found = confirm(problem, torch.tensor([[0.0, 0.9371823]]))
+    shrunk = shrink(problem, found, torch.zeros(1, 2), FREE)
+    assert shrunk.broken.all() and shrunk.x[0, 0] == 0
+    assert shrunk.x[0, 1].item() == torch.tensor(0.53).item(), "0.5 is a failure only if nothing is rounded"
+
+
+def test_an_input_that_fails_already_is_put_back_whole() -> None:
+    problem = linear([[1.0, 1.0]], cube(2), at_least(0.4))
+    shrunk = shrink(problem, confirm(problem, torch.ones(1, 2)), torch.full((1, 2), 0.25), FREE)
+    assert torch.equal(shrunk.x, torch.full((1, 2), 0.25))
+
+
+@pytest.mark.parametrize("make", [LinfBall, L2Ball, L1Ball])
+def test_what_is_shrunk_fails_and_is_inside(make: type[LinfBall | L2Ball | L1Ball]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 3, bias=False))
+    model[2].weight.data -= model[2].weight.data.mean(1, keepdim=True)  # no class is read everywhere
+    x = torch.rand(20, 12)
+    captured = capture_module(model, (12,), live=False)
+    overseer = Misclassification(captured.program(x).argmax(1), 3)
+    radius = {LinfBall: 0.3, L2Ball: 0.8, L1Ball: 2.0}[make]
+    problem = Problem.make(captured.program, captured.network, make.around(x, radius, (0, 1)), overseer)
+    found = Gradient(seed=1).solve(problem, Budget()).found
+    assert found.broken.any()
+    shrunk = shrink(problem, found, x, FREE)
+    assert torch.equal(shrunk.broken, found.broken) and torch.equal(shrunk.known, found.broken)
+    sets = found.broken.nonzero()[:, 0]
+    assert problem.deployed.take(sets).contains(shrunk.x[sets]).all()
+    margin = problem.overseer.take(sets).margin(shrunk.x[sets].double(), captured.program(shrunk.x[sets]).double())
+    assert (margin <= 0).all()
+    before, after = (found.x != x)[sets].sum(1), (shrunk.x != x)[sets].sum(1)
+    assert (after <= before).all() and after.sum() < before.sum()
+
+
+@pytest.mark.parametrize("make", [LinfBall, L2Ball])
+def test_no_single_input_can_be_put_back(make: type[LinfBall | L2Ball]) -> None:
+    """The law of delta debugging, where the budget is no limit: of what is left everything is needed, rounding apart."""
+    torch.manual_seed(1)
+    weights = torch.randn(6).tolist()
+    problem = linear([weights], make.around(torch.zeros(1, 6), 1.0), at_least(0.7))
+    found = Gradient().solve(problem, Budget()).found
+    shrunk = shrink(problem, found, torch.zeros(1, 6), FREE)
+    changed = (shrunk.x[0] != 0).nonzero()[:, 0].tolist()
+    least = next(k for k in range(1, 7) if sum(sorted(map(abs, weights))[-k:]) >= 0.7) if make is LinfBall else 1
+    assert least <= len(changed) <= 6
+    for i in changed:
+        without = shrunk.x.clone()
+        without[0, i] = 0
+        assert not confirm(problem, without).broken.any()
+
+
+def test_rows_that_are_not_broken_are_left_out() -> None:
+    problem = linear([[1.0, 1.0]], cube(2, 3), at_least(1.5, 3))
+    x = torch.tensor([[1.0, 1.0], [0.1, 0.1], [torch.nan, torch.nan]])
+    shrunk = shrink(problem, confirm(problem, x), torch.zeros(3, 2), FREE)
+    assert shrunk.known.tolist() == [True, False, False]
+
+
+def _jagged(x: Tensor, y: Tensor) -> Tensor:
+    """Fails at integers alone, and is no number in between half-way."""
+    step = x[:, 0] * 4
+    return torch.where(step == step.round(), 1.5 - step, torch.nan)
+
+
+def test_margins_that_are_no_numbers_are_no_failures() -> None:
+    problem = linear([[1.0, 1.0]], cube(2), PythonOverseer(_jagged))
+    found = confirm(problem, torch.ones(1, 2))
+    assert found.broken.all()
+    shrunk = shrink(problem, found, torch.zeros(1, 2), FREE)
+    assert shrunk.x.tolist() == [[0.5, 0.0]]
+
+
+def test_a_failure_of_the_program_alone_is_not_the_simplest() -> None:
+    """In float32 1e8 + 1 is 1e8: the program calls fewer changes a failure than the real network does."""
+    problem = linear([[1e8, 1.0]], BoxRegion(torch.tensor([[1.0, 0.0]]).double(), torch.ones(1, 2).double()), at_least(1e8 + 1))
+    found = confirm(problem, torch.ones(1, 2))
+    if found.broken.any():
+        shrunk = shrink(problem, found, torch.tensor([[1.0, 0.0]]), FREE)
+        assert shrunk.x.tolist() == [[1.0, 1.0]]
+    assert not confirm(problem, torch.tensor([[1.0, 0.0]])).broken.any()
+
+
+@pytest.mark.parametrize("budget", [Budget(passes=0), Budget(passes=7), Budget(seconds=0.0)])
+def test_a_spent_budget_leaves_a_failure(budget: Budget) -> None:
+    problem = linear([[1.0] * 8], cube(8), at_least(3.5))
+    found = confirm(problem, torch.ones(1, 8))
+    assert shrink(problem, found, torch.zeros(1, 8), budget).broken.all()
+
+
+def test_interrupted_it_gives_what_it_has() -> None:
+    stop = threading.Event()
+    stop.set()
+    problem = linear([[1.0] * 8], cube(8), at_least(3.5))
+    found = confirm(problem, torch.ones(1, 8))
+    shrunk = shrink(problem, found, torch.zeros(1, 8), replace(FREE, stop=stop))
+    assert torch.equal(shrunk.x, found.x) and isinstance(shrunk, Witnesses)
+
+
+def test_no_sets_are_no_work() -> None:
+    problem = linear([[1.0, 1.0]], cube(2), at_least(0.5)).take(torch.zeros(0, dtype=torch.int64))
+    nothing = Witnesses.none(0, 2, 1, torch.float32)
+    assert len(shrink(problem, nothing, torch.zeros(0, 2), FREE)) == 0
