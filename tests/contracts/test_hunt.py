@@ -1,4 +1,5 @@
-"""Shrinking: what comes out fails still, lies in the region, and is simpler; on rules whose simplest failure is known."""
+"""Shrinking: what comes out fails still, lies in the region, and is simpler; on rules whose simplest failure is known.
+The minimum radius: on half-spaces, whose distance is known."""
 
 from __future__ import annotations
 
@@ -10,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from fathom.attacks.gradient import Gradient
+from fathom.bounds.crown import Crown
 from fathom.capture.torch_module import capture_module
 from fathom.core.answer import Witnesses
 from fathom.core.budget import Budget
 from fathom.core.confirm import confirm
+from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
+from fathom.hunt.radius import Family, minimum_radius
 from fathom.hunt.shrink import shrink
 from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.linear_rules import LinearRules
@@ -27,6 +31,7 @@ from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 
 FREE = Budget()
+QUICK = Gradient(restarts=2, steps=6, full=0)  # one step finds the failures of a half-space
 
 
 def linear(rows: list[list[float]], region: Region, overseer: Overseer) -> Problem:
@@ -158,3 +163,60 @@ def test_no_sets_are_no_work() -> None:
     problem = linear([[1.0, 1.0]], cube(2), at_least(0.5)).take(torch.zeros(0, dtype=torch.int64))
     nothing = Witnesses.none(0, 2, 1, torch.float32)
     assert len(shrink(problem, nothing, torch.zeros(0, 2), FREE)) == 0
+
+
+# The minimum radius
+
+
+def half_spaces(make: type[LinfBall | L2Ball | L1Ball], clip: tuple[float, float] | None = None) -> tuple[Family, Tensor]:
+    """Balls round five points, and how far each is from failing: its margin over the dual norm of the row."""
+    row = torch.tensor([1.0, -2.0, 0.5])
+    x = torch.tensor([[0.1, 0.2, 0.3], [0.0, 0.0, 0.0], [-0.5, 0.5, 0.25], [0.3, 0.1, -0.2], [0.5, -0.5, 0.5]])
+    margin = 1 - x @ row  # failure: row x >= 1
+
+    def family(radius: Tensor) -> Problem:
+        return linear([row.tolist()], make.around(x, radius, clip), at_least(1.0, 5))
+
+    dual = {LinfBall: row.abs().sum(), L2Ball: row.norm(), L1Ball: row.abs().amax()}[make]
+    return family, (margin / dual).double()
+
+
+@pytest.mark.parametrize("make", [LinfBall, L2Ball, L1Ball])
+def test_the_minimum_radius_of_a_half_space_is_its_distance(make: type[LinfBall | L2Ball | L1Ball]) -> None:
+    family, distance = half_spaces(make)
+    assert (distance[:4] > 0).all() and distance[4] < 0
+    found = minimum_radius(family, torch.full((5,), 3.0, dtype=torch.float64), QUICK, Crown(), Budget(), 0.01)
+    assert (found.lower <= distance.clamp(min=-1)).logical_or(found.lower == -1).all(), "proved too far"
+    assert (found.upper[:4] >= distance[:4]).all() and (found.upper[:4] <= 1.02 * distance[:4]).all()
+    assert (found.lower[:4] >= 0.98 * distance[:4]).all()
+    assert found.upper[4] == 0 and found.lower[4] == -1, "it fails where it stands"
+    assert found.found.broken.all()
+    problem = family(found.upper)
+    assert problem.deployed.contains(found.found.x).all() and confirm(problem, found.found.x).broken.all()
+
+
+def test_beyond_the_greatest_radius_nothing_is_said() -> None:
+    family, distance = half_spaces(L2Ball)
+    found = minimum_radius(family, torch.full((5,), 0.1, dtype=torch.float64), QUICK, Crown(), Budget())
+    far = distance > 0.1
+    assert far.any() and found.upper[far].isinf().all() and (found.lower[far] == 0.1).all()
+    assert not found.found.known[far].any()
+
+
+def test_without_a_bound_nothing_is_proved() -> None:
+    family, distance = half_spaces(LinfBall)
+    found = minimum_radius(family, torch.full((5,), 3.0, dtype=torch.float64), QUICK, None, Budget())
+    assert (found.lower == -1).all() and (found.upper[:4] <= 1.05 * distance[:4]).all()
+
+
+def test_out_of_time_both_ends_are_still_true() -> None:
+    family, _ = half_spaces(LinfBall)
+    found = minimum_radius(family, torch.full((5,), 3.0, dtype=torch.float64), QUICK, Crown(), Budget(seconds=0.0))
+    assert (found.lower == -1).all() and found.upper.isinf().all() and len(found.take(torch.tensor([1, 2])).lower) == 2
+
+
+@pytest.mark.parametrize("most", [torch.zeros(5), torch.ones(4), torch.full((5,), torch.nan)])
+def test_a_greatest_radius_that_is_none_is_refused(most: Tensor) -> None:
+    family, _ = half_spaces(LinfBall)
+    with pytest.raises(FathomError, match="radius > 0"):
+        minimum_radius(lambda radius: family(torch.zeros(5)), most.double(), QUICK, None, Budget())
