@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from fathom.core.confirm import confirm as confirm
     from fathom.core.errors import FathomError as FathomError
     from fathom.core.problem import Problem as Problem
+    from fathom.hunt.radius import minimum_radius as minimum_radius
+    from fathom.hunt.shrink import shrink as shrink
     from fathom.overseers.callable import PythonOverseer as PythonOverseer
     from fathom.overseers.linear_rules import LinearRules as LinearRules
     from fathom.overseers.misclassification import Misclassification as Misclassification
@@ -46,6 +48,8 @@ PUBLIC = {
     "Goal": "core.budget",
     "FathomError": "core.errors",
     "confirm": "core.confirm",
+    "shrink": "hunt.shrink",
+    "minimum_radius": "hunt.radius",
     "Misclassification": "overseers.misclassification",
     "Targeted": "overseers.targeted",
     "LinearRules": "overseers.linear_rules",
