@@ -172,9 +172,10 @@ def test_it_ends_with_whoever_started_it() -> None:
     """Killed by kill -9, with the command deep in its work."""
     code = (
         "import os, sys, torch\nfrom fathom.overseers.program import ProgramOverseer\n"
-        'busy = \'import os, sys, time\\nfor line in sys.stdin:\\n    sys.stderr.flush(); open(sys.argv[1], "w").write(str(os.getpid()))\\n'
-        "    time.sleep(1000)'\n"
-        "ProgramOverseer.make([sys.executable, '-S', '-c', busy, sys.argv[1]], seconds=1000.0).margin(torch.zeros(1, 1), torch.zeros(1, 1))\n"
+        "busy = 'import os, sys, time\\nfor line in sys.stdin:\\n"
+        '    open(sys.argv[1], "w").write(str(os.getpid()))\\n    time.sleep(1000)\'\n'
+        "judge = ProgramOverseer.make([sys.executable, '-S', '-c', busy, sys.argv[1]], seconds=1000.0)\n"
+        "judge.margin(torch.zeros(1, 1), torch.zeros(1, 1))\n"
     )
     note = Path(os.environ.get("TMPDIR", "/tmp")) / f"fathom-test-{os.getpid()}"
     try:
