@@ -124,18 +124,56 @@ class Rule:
     strict: Annotated[bool, keys.truth] = False  # < 0 in place of <= 0
 
 
+LABELLED = ("misclassification", "confident", "abstain", "topk")
+"""Kinds of overseer that need to be told the right classes."""
+
+KINDS = (*LABELLED, "targeted", "rules", "reference", "checker", "program")
+
+NEEDED = {
+    "target": ("targeted", "a target"),
+    "tau": ("confident", "tau, the confidence,"),
+    "abstain": ("abstain", "abstain, the class that says so,"),
+    "k": ("topk", "k"),
+    "reference": ("reference", "a reference model"),
+    "eps": ("reference", "eps, how far an output may be off,"),
+    "checker": ("checker", "a checker model"),
+    "command": ("program", "a command"),
+}
+"""Key to the one kind that has it and cannot do without, and what to call it."""
+
+OPTIONAL = {"threshold": "checker", "sees": "checker", "seconds": "program"}
+"""Key to the one kind that has it."""
+
+
 @dataclass(frozen=True)
 class OverseerSettings:
     """[overseer]: what a catastrophe is."""
 
-    kind: Annotated[str, keys.choice("misclassification", "targeted", "rules")] = "misclassification"
+    kind: Annotated[str, keys.choice(*KINDS)] = "misclassification"
     target: Annotated[int | None, keys.whole(0)] = None  # the class that must not be predicted
     rules: Annotated[tuple[Rule, ...], keys.list_of(keys.table(Rule))] = ()
+    tau: Annotated[float | None, keys.number(0, above=True)] = None  # mistakes of a softmax below it are none
+    abstain: Annotated[int | None, keys.whole(0)] = None  # the output that says "I do not know"
+    k: Annotated[int | None, keys.whole(1)] = None  # the right class is to be among so many best
+    reference: Annotated[Path | Factory | None, _model] = None  # a model that is trusted
+    eps: Annotated[float | None, keys.number(0)] = None  # how far an output may be from its
+    checker: Annotated[Path | Factory | None, _model] = None  # a model that scores what it sees
+    threshold: Annotated[float | None, keys.number()] = None  # a score of that or less is a failure; without: 0
+    sees: Annotated[str | None, keys.choice("y", "x", "xy")] = None  # the output, the input, or both; without: both
+    command: Annotated[tuple[str, ...] | None, keys.list_of(keys.text)] = None  # a program and its arguments
+    seconds: Annotated[float | None, keys.number(0, above=True)] = None  # for one of its answers; without: 10
 
     def __post_init__(self) -> None:
-        if (self.kind == "targeted") != (self.target is not None):
-            got = "none" if self.target is None else f"{self.target} for the kind {self.kind}"
-            raise SettingsError(f"expected a target where the kind is targeted, and only there, got {got}", "target")
+        for key, (kind, word) in NEEDED.items():
+            value = getattr(self, key)
+            if (self.kind == kind) != (value is not None):
+                got = "none" if value is None else f"{keys.say(value)} for the kind {self.kind}"
+                raise SettingsError(f"expected {word} where the kind is {kind}, and only there, got {got}", key)
+        for key, kind in OPTIONAL.items():
+            if getattr(self, key) is not None and self.kind != kind:
+                raise SettingsError(f"expected {key} only where the kind is {kind}, got one for the kind {self.kind}", key)
+        if self.tau is not None and self.tau >= 1:
+            raise SettingsError(f"expected tau, a confidence, below 1, got {self.tau:g}", "tau")
         if (self.kind == "rules") != bool(self.rules):
             got = f"{len(self.rules)} for the kind {self.kind}"
             raise SettingsError(f"expected [[overseer.rules]] where the kind is rules, and only there, got {got}", "rules")
@@ -177,9 +215,9 @@ class Settings:
             )
         if self.data is not None and self.region.kind == "box":
             raise SettingsError("expected no data for a box, which is the same for all, got some; leave them out", "data")
-        if self.region.kind == "box" and self.overseer.kind == "misclassification":
+        if self.region.kind == "box" and self.overseer.kind in LABELLED:
             raise SettingsError(
-                "expected an overseer without labels for a box, got misclassification; use targeted or rules", "overseer"
+                f"expected an overseer without labels for a box, got {self.overseer.kind}; use targeted or rules", "overseer"
             )
         used: dict[Path, str] = {}
         places = {"model": self.model, "data": self.data and self.data.path, "casebook": self.casebook, "report": self.report}
@@ -190,6 +228,14 @@ class Settings:
                     raise SettingsError(
                         f"expected another file than that of {other}, got {path}, which would be overwritten", name
                     )
+        written = {self.casebook.resolve(): "casebook", self.report.resolve(): "report"}
+        for name in ("reference", "checker"):
+            path = getattr(self.overseer, name)
+            if isinstance(path, Path) and path.resolve() in written:
+                other = written[path.resolve()]
+                raise SettingsError(
+                    f"expected another file than that of overseer.{name}, got {path}, which would be overwritten", other
+                )
 
 
 def make_settings(table: Mapping[str, Any], flags: Mapping[str, str] | None = None) -> Settings:

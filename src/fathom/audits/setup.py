@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,9 +15,15 @@ from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.region import Region
+from fathom.overseers.abstain import Abstain
+from fathom.overseers.checker_network import CheckerNetwork
+from fathom.overseers.confident import Confident
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.program import ProgramOverseer
+from fathom.overseers.reference import Reference
 from fathom.overseers.targeted import Targeted
+from fathom.overseers.top_k import TopK
 from fathom.regions.box import BoxRegion
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
@@ -42,25 +49,27 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
     Raises:
         FathomError: it is not understood.
     """
-    if isinstance(settings.model, Factory) or settings.model.suffix == ".pt2":
+    shape = settings.input_shape or (None if data is None else data.shape)
+    return _read(settings.model, shape, settings.arithmetic)
+
+
+def _read(model: Path | Factory, shape: tuple[int, ...] | None, arithmetic: str) -> Captured:
+    if isinstance(model, Factory) or model.suffix == ".pt2":
         from fathom.capture.torch_module import capture_module
         from fathom.capture.torch_source import load_torch
 
-        shape = settings.input_shape or (None if data is None else data.shape)
         if shape is None:
             raise FathomError("expected the shape of one input for a torch model without data, got none; set input_shape")
         try:
-            module = load_torch(str(settings.model))
+            module = load_torch(str(model))
         except SystemExit as end:  # raised by the user's code
-            raise FathomError(f"expected {settings.model} to make a module, but it ends the process: {end!r}") from end
-        if settings.arithmetic != Arithmetic.REAL:
-            raise FathomError(
-                f"expected an ONNX file for {settings.arithmetic} arithmetic, got {settings.model}; export it first"
-            )
+            raise FathomError(f"expected {model} to make a module, but it ends the process: {end!r}") from end
+        if arithmetic != Arithmetic.REAL:
+            raise FathomError(f"expected an ONNX file for {arithmetic} arithmetic, got {model}; export it first")
         return capture_module(module, shape, live=False)
     from fathom.capture.onnx_file import read_onnx
 
-    return read_onnx(settings.model, settings.arithmetic)
+    return read_onnx(model, arithmetic)
 
 
 def read_samples(settings: Settings) -> Data | None:
@@ -101,6 +110,8 @@ def _region(settings: RegionSettings, data: Data | None, captured: Captured) -> 
 def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured, n: int) -> Overseer:
     classes = sum(port.size for port in captured.program.outputs)
     names = () if data is None else data.names
+    if settings.kind in ("reference", "checker", "program"):
+        return _outside(settings, captured, n)
     if settings.kind == "targeted":
         assert settings.target is not None
         return Targeted(target=torch.full((n,), settings.target), classes=classes, names=names)
@@ -109,5 +120,27 @@ def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured,
         rows, offsets = [rule.coefficients for rule in settings.rules], [rule.offset for rule in settings.rules]
         return LinearRules.make(rows, offsets, clause=clauses, strict=[rule.strict for rule in settings.rules], sets=n)
     if data is None or data.labels is None:
-        raise FathomError("expected labels to judge misclassification by, got data without any; add an array y of them")
+        raise FathomError(f"expected labels to judge {settings.kind} by, got data without any; add an array y of them")
+    if settings.tau is not None:
+        return Confident(data.labels, classes, settings.tau, names)
+    if settings.abstain is not None:
+        return Abstain(data.labels, classes, settings.abstain, names)
+    if settings.k is not None:
+        return TopK(data.labels, classes, settings.k, names)
     return Misclassification(label=data.labels, classes=classes, names=names)
+
+
+def _outside(settings: OverseerSettings, captured: Captured, n: int) -> Overseer:
+    """Judges that are models or programs of their own."""
+    shapes = [port.shape for port in captured.program.inputs]
+    if settings.reference is not None:
+        assert settings.eps is not None
+        shape = shapes[0] if len(shapes) == 1 else None
+        return Reference.make(_read(settings.reference, shape, Arithmetic.REAL), settings.eps, sets=n)
+    if settings.checker is not None:
+        sees, threshold = settings.sees or "xy", settings.threshold or 0.0
+        sizes = {"x": captured.network.input_size, "y": captured.network.output_size}
+        checker = _read(settings.checker, (sum(sizes[part] for part in sees),), Arithmetic.REAL)
+        return CheckerNetwork.make(checker, threshold, sees=sees, sets=n)
+    assert settings.command is not None
+    return ProgramOverseer.make(settings.command, seconds=settings.seconds or 10.0, sets=n)

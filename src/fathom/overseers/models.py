@@ -19,8 +19,11 @@ from fathom.core.program import Program
 class HasNetwork(Protocol):
     """What reading an ONNX file, or capturing a module, gives: `fathom.read_onnx`, `fathom.capture_module`."""
 
-    program: Program
-    network: Network
+    @property
+    def program(self) -> Program: ...
+
+    @property
+    def network(self) -> Network: ...
 
 
 Source = HasNetwork | Program | Callable[[Tensor], Tensor]
