@@ -163,11 +163,10 @@ def _read(line: bytes) -> Judged:
     value = answer.get("margin", answer.get("catastrophe"))
     if "catastrophe" in answer and isinstance(value, bool):
         return Judged(-1.0 if value else 1.0, severity)
-    try:
-        if "margin" in answer and not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value):
-            return Judged(float(value), severity)
-    except OverflowError:  # a whole number beyond all floats
-        pass
+    if "margin" in answer and not isinstance(value, bool) and isinstance(value, int | float):
+        with contextlib.suppress(OverflowError):  # a whole number beyond all floats
+            if math.isfinite(value):
+                return Judged(float(value), severity)
     raise NoJudgement(f"answered no finite margin, nor true or false: {_shown(line)}")
 
 
