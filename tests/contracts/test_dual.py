@@ -9,15 +9,17 @@ import torch
 
 import fathom.prove.branch
 from fathom.bounds.backward import Split, backward
-from fathom.bounds.dual import Dual, Sketch, _Run
+from fathom.bounds.dual import FRESH, Dual, Sketch, _Run
 from fathom.bounds.intermediate import tighten
+from fathom.bounds.sharpen import sharpen
 from fathom.core.budget import Budget
 from fathom.core.network import Network
 from fathom.core.value import flat
 from fathom.prove.branch import BranchAndBound
 from fathom.prove.phases import kinked
+from fathom.regions.box import BoxRegion
 from fathom.regions.l2 import L2Ball
-from tests.contracts.test_prove import Posed, check, posed, random_boxes, random_network
+from tests.contracts.test_prove import Posed, chain_of, check, posed, random_boxes, random_network
 
 
 def posed_dual(seed: int, *, ball: bool) -> tuple[Network, Sketch, Dual, list[torch.Tensor]]:
@@ -128,6 +130,29 @@ def test_a_step_does_not_jump_over_a_goal_that_is_near() -> None:
         assert (moves[1] <= moves[0] + 1e-4 * moves[0].abs()).all()
         shortened += int((moves[1] < 0.5 * moves[0]).sum())
     assert shortened > 10
+
+
+def test_a_few_steps_gain_most_of_what_many_do() -> None:
+    """With Adam's usual momentum of 0.9, choices swing across the kinks of the bound: 94 % here, instead of 96.5 %."""
+    shares = []
+    for seed in range(6):
+        g = torch.Generator().manual_seed(seed)
+        network = chain_of(g, [20, 15, 15, 15, 4]).freeze(torch.float64)
+        centre = torch.randn(2, 20, generator=g).double()
+        sharp = sharpen(network, BoxRegion(centre - 0.2, centre + 0.2), steps=0)
+        inputs = {i: sharp.boxes[network.nodes[i].inputs[0]] for i in sharp.sketch.bends}
+        place = torch.arange(8) % 2
+        lower, upper = (end[place].float() for end in sharp.sketch.gather(inputs))
+        none, one = torch.zeros_like(lower), torch.ones(8, 1)
+        rows = torch.randn(8, 1, 4, generator=g)
+        dual = Dual(place, rows, 0 * one, one, lower, upper, none, (upper > -lower).float(), none, one)
+        none_taken, few, many = (
+            sharp.sketch.ascend(len(network.nodes) - 1, dual, steps, enough=float("inf"), momentum=FRESH).bound
+            for steps in (0, 10, 200)
+        )
+        shares.append(((few - none_taken) / (many - none_taken))[many - none_taken > 1e-3])
+    share = torch.cat(shares)
+    assert len(share) > 40 and share.mean() > 0.955
 
 
 @pytest.mark.parametrize("lie", [1.0, 1e6, float("nan")])

@@ -89,7 +89,7 @@ def test_bounds_follow_from_the_slopes_that_are_kept(monkeypatch: pytest.MonkeyP
         first = sharpen(network, region, steps=6)
         kept = iter([torch.cat([s.lower, s.upper]).float() / 255 for s in first.slopes])
 
-        def replay(self: Sketch, start: int, dual, steps: int, *, kept=kept) -> Found:  # type: ignore[no-untyped-def]
+        def replay(self: Sketch, start: int, dual, steps: int, *, kept=kept, **named) -> Found:  # type: ignore[no-untyped-def]
             found = true(self, start, dual, 0)
             return replace(found, choice=next(kept)) if steps else found
 

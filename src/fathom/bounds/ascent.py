@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+MOMENTUM = 0.5  # of the first mean: little, since gradients are exact and turn at every kink
 STILL = 1e-9  # a gradient below this is rounding, which differs with what else is in the batch, and is not to be followed
 
 
@@ -26,9 +27,9 @@ class Ascent:
         """Differentiate the scalar `objective` and move every tensor up its gradient."""
         gradients = torch.autograd.grad(objective, [t[0] for t in self.tensors], materialize_grads=True)
         self.time += 1
-        fade, spread = 1 - 0.9**self.time, 1 - 0.999**self.time
+        fade, spread = 1 - MOMENTUM**self.time, 1 - 0.999**self.time
         shrink = self.decay**self.time
         for (tensor, rate, low, high), gradient, m, v in zip(self.tensors, gradients, self.first, self.second, strict=True):
-            m.mul_(0.9).add_(gradient, alpha=0.1)
+            m.mul_(MOMENTUM).add_(gradient, alpha=1 - MOMENTUM)
             v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
             tensor.add_((m / fade) / ((v / spread).sqrt() + STILL), alpha=rate * shrink).clamp_(low, high)

@@ -32,6 +32,8 @@ SLOPE_RATE = 0.25
 MULTIPLIER_RATE = 0.3  # times the size of the coefficients that the multiplier is subtracted from
 WEIGHT_RATE = 0.1
 DECAY = 0.97  # of the rates, a step
+MOMENTUM = 0.9  # of Adam's first mean, for leaves, which begin with their parents' choices
+FRESH = 0.7  # the same, far from the best choices: gradients are exact, and turn at every kink that is passed
 AIM = 2.0  # times what is missing to a bound that is enough: a step promises no more
 DROP = 0.75  # once fewer than this share of the sub-problems are open, the others are no longer carried along
 
@@ -164,7 +166,7 @@ class Sketch:
             return Lines(*(lower.new_zeros(lower.shape) for _ in range(6)))
         return Lines(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
 
-    def ascend(self, start: int, dual: Dual, steps: int, *, enough: float = 0.0) -> Found:
+    def ascend(self, start: int, dual: Dual, steps: int, *, enough: float = 0.0, momentum: float = MOMENTUM) -> Found:
         """Up to `steps` steps of projected Adam on every sub-problem whose bound is at most `enough`."""
         k, d = len(dual), self.network.input_size
         none = torch.full((k,), -torch.inf)
@@ -173,7 +175,7 @@ class Sketch:
         )
         if not k:
             return found
-        run = _Run(self, start, dual)
+        run = _Run(self, start, dual, momentum)
         index = torch.arange(k)
         for step in range(steps + 1):
             run.bound()
@@ -196,8 +198,8 @@ class Sketch:
 class _Run:
     """A few sub-problems on their way up."""
 
-    def __init__(self, sketch: Sketch, start: int, dual: Dual) -> None:
-        self.sketch, self.start, self.dual = sketch, start, dual
+    def __init__(self, sketch: Sketch, start: int, dual: Dual, momentum: float = MOMENTUM) -> None:
+        self.sketch, self.start, self.dual, self.momentum = sketch, start, dual, momentum
         self.lines = sketch.lines(dual.lower, dual.upper)
         self.choice, self.multiplier = dual.choice.clone(), dual.multiplier.clone()
         self.weight = dual.weight.clone()
@@ -386,9 +388,9 @@ class _Run:
         if name not in self.moments:
             self.moments[name] = (torch.zeros_like(gradient), torch.zeros_like(gradient))
         m, v = self.moments[name]
-        m.mul_(0.9).add_(gradient, alpha=0.1)
+        m.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
         v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        fade, spread = 1 - 0.9**self.time, 1 - 0.999**self.time
+        fade, spread = 1 - self.momentum**self.time, 1 - 0.999**self.time
         size = (v / spread).sqrt_().add_(1e-12)
         step = m.div(size).mul_(DECAY**self.time / fade).mul_(rate)
         value = getattr(self, name)

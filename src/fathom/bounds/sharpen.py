@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import Reach, backward
-from fathom.bounds.dual import Dual, Sketch
+from fathom.bounds.dual import FRESH, Dual, Sketch
 from fathom.bounds.intermediate import WORKING_COPIES, never, tighten, unstable
 from fathom.core.box import Box
 from fathom.core.network import Network
@@ -170,7 +170,7 @@ class _Rows:
     def choose(self, place: Tensor, element: Tensor, steps: int) -> Slopes:
         """Slopes for the bounds of elements [m]."""
         start, dual = self._dual(place, element)
-        found = self.sketch.ascend(start, dual, steps)
+        found = self.sketch.ascend(start, dual, steps, momentum=FRESH)
         lower, upper = (found.choice * LEVELS).round().to(torch.uint8).chunk(2)
         return Slopes(self.at, place, element, lower, upper)
 

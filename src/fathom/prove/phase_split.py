@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import LinearBound, backward
-from fathom.bounds.dual import Dual, Found
+from fathom.bounds.dual import FRESH, MOMENTUM, Dual, Found
 from fathom.bounds.intermediate import bends, never
 from fathom.bounds.margins import row_minimisers
 from fathom.bounds.sharpen import Slopes, sharpen
@@ -108,7 +108,7 @@ class PhaseTree:
             nodes,
             torch.full((k, CANDIDATES), -1),
         )
-        return self._optimise(leaves, self.root_steps, prove=True)
+        return self._optimise(leaves, self.root_steps, prove=True, momentum=FRESH)
 
     def split(self, leaves: Phases) -> tuple[Phases, Phases]:
         """Both phases of one open neuron of each leaf; leaves without open neurons are answered exactly."""
@@ -123,7 +123,7 @@ class PhaseTree:
         children = replace(_both(ready, column), node=self.record.split(ready.node, PHASE, neuron))
         return self._optimise(children, self.steps, prove=not self.decide), exact
 
-    def _ascend(self, leaves: Phases, steps: int) -> tuple[Found, Tensor]:
+    def _ascend(self, leaves: Phases, steps: int, momentum: float = MOMENTUM) -> tuple[Found, Tensor]:
         """Dual ascent from the leaves' own choices; and [k] whether no input gets there."""
         assert self.inside is not None
         lower, upper, empty = self.inside.clipped(leaves)
@@ -152,13 +152,14 @@ class PhaseTree:
             leaves.multiplier,
             weight,
         )
-        found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=0.0 if self.decide else math.inf)
+        enough = 0.0 if self.decide else math.inf
+        found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=enough, momentum=momentum)
         if single:
             found = replace(found, weight=leaves.weight.float())
         return found, empty
 
     @torch.no_grad()
-    def _optimise(self, leaves: Phases, steps: int, *, prove: bool) -> Phases:
+    def _optimise(self, leaves: Phases, steps: int, *, prove: bool, momentum: float = MOMENTUM) -> Phases:
         """The best choices of a few steps of ascent; and a rigorous pass at them, for all leaves or for those that look done."""
         assert self.inside is not None
         parts = []
@@ -167,7 +168,7 @@ class PhaseTree:
             if self.late():
                 parts.append(before)
                 continue
-            found, empty = self._ascend(before, steps)
+            found, empty = self._ascend(before, steps, momentum)
             member = (self.spec.clause[self.spec.of[before.owner]] == before.clause[:, None]).to(torch.float64)
             after = replace(
                 before,
