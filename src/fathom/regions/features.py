@@ -101,7 +101,7 @@ class Features:
             value, x = self.least(priced + t[..., None] * row, self.price[:, None], m)
             return value - t * limit, (row * x).sum(2) - limit
 
-        return rest + unit * _root(tangent, most)[..., None]
+        return rest + unit * peak(tangent, most)[0][..., None]
 
     def _along_budget(self, a: Tensor, multiplier: Tensor) -> Tensor:
         priced = a + multiplier @ self.rows
@@ -114,7 +114,7 @@ class Features:
             value, x = self.least(priced, self.price[:, None], t)
             return value - t * budget, (self.price[:, None] * (x - self.centre[:, None]).abs()).sum(2) - budget
 
-        return _root(tangent, most)
+        return peak(tangent, most)[0]
 
     def towards(self, target: Tensor, priority: Tensor) -> Tensor:
         """Points [n, k, d] from the sample towards points `target` [n, k, d] of the domains: first groups, then each feature in
@@ -156,8 +156,8 @@ class Features:
         return left, self.limits[:, None] - x @ self.rows.transpose(1, 2)
 
 
-def _root(tangent: Callable[[Tensor], tuple[Tensor, Tensor]], most: Tensor) -> Tensor:
-    """Where a concave, piecewise linear function is greatest in [0, most], nearly.
+def peak(tangent: Callable[[Tensor], tuple[Tensor, Tensor]], most: Tensor) -> tuple[Tensor, Tensor]:
+    """Where a concave, piecewise linear function is greatest in [0, most], nearly: between two numbers, the better one first.
 
     Args:
         tangent: the value and a slope at a point.
@@ -169,13 +169,16 @@ def _root(tangent: Callable[[Tensor], tuple[Tensor, Tensor]], most: Tensor) -> T
     still = rising <= 0
     for k in range(STEPS):
         meet = low + (at_high - at_low - falling * (high - low)) / (rising - falling)
-        middle = low + (high - low) / 2
-        t = torch.where((meet > low) & (meet < high), meet, middle) if k % 2 else middle
+        # A meeting at an end is the peak itself: from there on only the bracket has to close.
+        meet = torch.where(meet > low, torch.where(meet < high, meet, high - (high - low) / 1024), low + (high - low) / 1024)
+        t = meet if k % 2 else low + (high - low) / 2
         value, slope = tangent(t)
         up_hill = slope > 0
         low, at_low, rising = (torch.where(up_hill, new, old) for new, old in ((t, low), (value, at_low), (slope, rising)))
         high, at_high, falling = (torch.where(up_hill, old, new) for new, old in ((t, high), (value, at_high), (slope, falling)))
-    return torch.where(still, 0.0, torch.where(at_low > at_high, low, high))
+    left = at_low > at_high
+    best, other = torch.where(left, low, high), torch.where(left, high, low)
+    return torch.where(still, 0.0, best), torch.where(still, 0.0, other)
 
 
 def certainly_at_most(a: Tensor, x: Tensor, centre: Tensor, limit: Tensor, *, distance: bool) -> Tensor:
