@@ -189,7 +189,7 @@ def main() -> int:
 
 def _read_once() -> Any:
     """Within, the checker remembers what it read of a model and a property."""
-    names = ("read_model", "read_vnnlib", "read_problem")
+    names = ("Model", "read_vnnlib", "read_problem")
     return patch.multiple(fathom_checker, **{name: _remembering(getattr(fathom_checker, name)) for name in names})
 
 
@@ -197,7 +197,7 @@ def _remembering(read: Callable[..., Any]) -> Callable[..., Any]:
     known: dict[Any, Any] = {}
 
     def remembered(content: bytes, *more: Any, **named: Any) -> Any:
-        key = content, repr(more), repr(named)
+        key = content, repr([getattr(each, "exact", each) for each in more]), repr(named)
         if key not in known:
             if len(known) >= REMEMBERED:
                 known.clear()

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fathom_checker.bounds import Bounder
-from fathom_checker.certificate import BOX, LEAF, PHASE, read_certificate, unpack
-from fathom_checker.model import read_model
+from fathom_checker.certificate import BOX, LEAF, PHASE, Certificate, unpack
+from fathom_checker.model import Model
 from fathom_checker.numbers import Numbers, below
+from fathom_checker.question import read_vnnlib
 from fathom_checker.tree import Walk
-from fathom_checker.vnnlib import read_vnnlib
 
 FORMAT = "fathom certificate, version 1"
 
@@ -107,14 +107,14 @@ def grow(
 ) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """Header and arrays of a certificate of these trees, by splitting open leaves; None where the rounds do not suffice."""
     roots = [Node(flags=flags) for _ in boxes]
-    numbers = Numbers(exact)
+    numbers = Numbers(exact=exact)
     real = arithmetic == "real"
-    relus = list(read_model(model, numbers, real=real).bends)
-    head, network = header(model, property, relus, arithmetic), read_model(model, numbers, relus, real=real)
+    relus = list(Model(model, numbers, single=not real).bends)
+    head, network = header(model, property, relus, arithmetic), Model(model, numbers, relus, single=not real)
     for _ in range(rounds):
         parts = arrays(boxes, specs, of, roots)
-        file = read_certificate(unpack(packed(head, parts))[1], network.inputs, network.outputs, network.neurons)
-        bounder = Bounder(network, numbers, None, 1 << 26, single=not real)
+        file = Certificate(unpack(packed(head, parts))[1], *network.sizes, network.neurons)
+        bounder = Bounder(network, None)
         walk = _Tried(file, bounder)
         walk.open = []
         with np.errstate(all="ignore"):
@@ -134,17 +134,16 @@ def grow(
 
 def trees(model: bytes, property: bytes) -> tuple[list[tuple[Any, Any]], list[Spec], list[int]]:
     """Boxes, specs and which box has which for a property of rows whose coefficients are float64: a tree for each box."""
-    question = read_vnnlib(property, read_model(model, Numbers(exact=False)).dtype)
+    network = Model(model, Numbers(exact=False))
     grouped: dict[bytes, tuple[tuple[Any, Any], list[Any]]] = {}
-    for asked in question.obligations:
+    for _, _, *box, literals in read_vnnlib(property, network.sizes, network.dtype)[0]:
         rows = []
-        for key, constant, strict in asked.rows:
-            if len(key) > 1 or key[0][0] < question.outputs:
-                coefficients = np.zeros(question.outputs + question.inputs)
+        for key, constant, strict in literals:
+            if len(key) > 1 or key[0][0] < network.sizes[1]:
+                coefficients = np.zeros(sum(network.sizes))
                 coefficients[[place for place, _ in key]] = [float(value) for _, value in key]
                 rows.append((coefficients.tolist(), below(constant), strict))
-        box = asked.lower, asked.upper
-        grouped.setdefault(box[0].tobytes() + box[1].tobytes(), (box, []))[1].append(rows)
+        grouped.setdefault(box[0].tobytes() + box[1].tobytes(), ((box[0], box[1]), []))[1].append(rows)
     return [box for box, _ in grouped.values()], [Spec(rows) for _, rows in grouped.values()], [*range(len(grouped))]
 
 

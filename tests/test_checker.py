@@ -74,20 +74,11 @@ def test_a_file_that_is_not_there_is_a_message(capsys: pytest.CaptureFixture[str
 SOURCE = Path(fathom_checker.__file__).parent
 
 
-def lines_of_code(text: str, tree: ast.Module) -> int:
-    """Lines that are neither blank nor comments nor docstrings."""
-    strings = (n for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))
-    said = {line for n in strings for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
-    lines = enumerate(text.splitlines(), 1)
-    return sum(line not in said and bool(words.strip()) and not words.strip().startswith("#") for line, words in lines)
-
-
 def test_it_is_short_enough_to_be_read_and_needs_little() -> None:
     """Whoever doubts a proof reads this package, and nothing else: no more lines than these, and no other packages."""
     texts = [path.read_text() for path in SOURCE.rglob("*.py")]
     trees = [ast.parse(text) for text in texts]
-    assert sum(map(lines_of_code, texts, trees)) <= 1200
-    assert sum(len(text.splitlines()) for text in texts) <= 1540  # with what explains them
+    assert sum(len(text.splitlines()) for text in texts) <= 1200
     named = {alias.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     named |= {str(node.module) for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.split(".")[0] for name in named} <= {"numpy", "onnx", "fathom_checker", *sys.stdlib_module_names}

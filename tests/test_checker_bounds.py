@@ -10,10 +10,9 @@ import onnxruntime
 import pytest
 
 from fathom_checker import Malformed
-from fathom_checker.bounds import Bounder
-from fathom_checker.model import read_model
+from fathom_checker.bounds import Bounder, on_ball
+from fathom_checker.model import Model
 from fathom_checker.numbers import Array, Numbers
-from fathom_checker.region import Balls, on_ball
 from tests.onnx_models import CASES
 
 WORDS = """Identity Relu LeakyRelu Add Sub Mul Div Gemm MatMul Conv BatchNormalization ReduceMean ReduceSum Flatten Reshape
@@ -24,7 +23,7 @@ UNDERSTOOD = set(WORDS.split())
 def is_read(model: onnx.ModelProto) -> bool:
     """Whether the checker reads a model."""
     try:
-        read_model(model.SerializeToString(), Numbers(exact=False))
+        Model(model.SerializeToString(), Numbers(exact=False))
     except Malformed:
         return False
     return True
@@ -44,19 +43,19 @@ def test_the_boxes_of_points_hold_what_onnxruntime_computes(name: str, single: b
     model = READ[name]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     numbers = Numbers(exact=False)
-    network = read_model(model.SerializeToString(), numbers, real=not single)
+    network = Model(model.SerializeToString(), numbers, single=single)
     if single and network.dtype != np.float32:
         pytest.skip("not of float32")
     x = np.random.default_rng(0).uniform(-1, 1, (5, network.inputs)).astype(np.float32)
     wide = np.full((5, network.neurons), np.inf)
     state = {"lower": x.astype(float) - 1e-9, "upper": x.astype(float) + 1e-9, "low": -wide, "high": wide, "node": np.arange(5)}
     state["tree"] = state["node"]
-    bounder = Bounder(network, numbers, None, 1 << 26, single=single)
+    bounder = Bounder(network, None)
     bounder.tighten(state, {})
-    rows = np.repeat(np.concatenate([np.eye(network.outputs), -np.eye(network.outputs)]), 5, 0)
-    owner = np.tile(np.arange(5), 2 * network.outputs)
-    a, constant = bounder.backward(state, owner, {len(network.operators): rows}, bounder.all_lines(state))
-    least = bounder.minimise(state, owner, a, constant).reshape(2, network.outputs, 5)
+    rows = np.repeat(np.concatenate([np.eye(network.sizes[1]), -np.eye(network.sizes[1])]), 5, 0)
+    owner = np.tile(np.arange(5), 2 * network.sizes[1])
+    a, constant = bounder.backward(state, owner, [(len(network.operators), rows)])
+    least = bounder.minimise(state, owner, a, constant).reshape(2, network.sizes[1], 5)
     for k in range(5):
         y = run(session, x[k])
         slack = 1e-5 * (1 + np.abs(y))
@@ -79,7 +78,7 @@ def run(session: onnxruntime.InferenceSession, x: Array) -> Array:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("p", [1, 2])
 def test_minima_over_balls_in_boxes_are_below_all_samples_and_near_the_least(p: int, exact: bool) -> None:  # noqa: FBT001
-    random, numbers, count, d = np.random.default_rng(p), Numbers(exact), 20 if exact else 60, 3
+    random, numbers, count, d = np.random.default_rng(p), Numbers(exact=exact), 20 if exact else 60, 3
     centre, radius = random.normal(size=(count, d)), random.uniform(0.1, 1, count)
     lower = centre - random.uniform(0, 0.6, (count, d))
     upper = centre + random.uniform(0, 0.6, (count, d))
@@ -88,7 +87,7 @@ def test_minima_over_balls_in_boxes_are_below_all_samples_and_near_the_least(p: 
     a[::4, 0] = 0
     parts = [numbers.array(part) for part in (a, np.zeros(count), lower, upper)]
     with np.errstate(all="ignore"):
-        bound = np.asarray(on_ball(numbers, Balls(p, centre, radius), np.arange(count), *parts), float)
+        bound = np.asarray(on_ball(numbers, (p, centre, radius), np.arange(count), *parts), float)
     for k in range(count):
         x = centre[k] + random.uniform(-1, 1, (60000, d)) * radius[k]
         x = np.clip(x, lower[k], upper[k])

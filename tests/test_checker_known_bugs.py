@@ -187,3 +187,10 @@ def test_float32_divides_by_no_constant_whose_reciprocal_it_may_lose(tmp_path: P
     else:
         with pytest.raises(Malformed, match="divisor"):
             provable(tmp_path, network, rule, rounds=1, way="float32")
+
+
+def test_a_word_that_begins_like_a_comparison_is_none(tmp_path: Path) -> None:
+    """Letter by letter, `>12` would be a 1 that has to be greater than 2, which no input meets."""
+    network = model(op("Relu", "x"), x=(1, 1))
+    with pytest.raises(Malformed, match="comparisons"):
+        provable(tmp_path, network, vnnlib(1, 1, "(and (>= Y_0 0) >12)"))

@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 
 from fathom_checker.bounds import Bounder
-from fathom_checker.certificate import read_certificate, unpack
-from fathom_checker.model import Model, read_model
+from fathom_checker.certificate import Certificate, Malformed, Rejected, read_bytes, unpack
+from fathom_checker.model import Model
 from fathom_checker.numbers import Numbers
-from fathom_checker.question import Question, require_answered
-from fathom_checker.reading import Malformed, Rejected, read_bytes
+from fathom_checker.question import Obligation, read_vnnlib, require_answered
 from fathom_checker.tree import Walk
-from fathom_checker.vnnlib import read_vnnlib
 from tests.certifier import Node, arrays, branch, header, packed, trees
 from tests.conftest import VNNCOMP
 
@@ -38,13 +36,13 @@ def broken(family: str, count: int) -> list[tuple[Path, Path]]:
 INSTANCES = [pair for family in ("acasxu", "rl_benchmarks", "safenlp") for pair in broken(family, EACH)]
 
 
-def judged(network: Model, question: Question, head: dict[str, Any], parts: dict[str, Any]) -> float:
+def judged(network: Model, obligations: list[Obligation], head: dict[str, Any], parts: dict[str, Any]) -> float:
     """The bound that a rejection names, or -inf; inf for an accepted certificate."""
     try:
-        file = read_certificate(unpack(packed(head, parts))[1], network.inputs, network.outputs, network.neurons)
-        require_answered(question, file)
+        file = Certificate(unpack(packed(head, parts))[1], *network.sizes, network.neurons)
+        require_answered(obligations, file)
         with np.errstate(all="ignore"):
-            Walk(file, Bounder(network, Numbers(exact=False), None, 1 << 26, single=False)).run()
+            Walk(file, Bounder(network, None)).run()
     except Rejected as reason:
         last = str(reason).rsplit(" ", 1)[1]
         return float(last) if "at least" in str(reason) else -np.inf
@@ -57,9 +55,9 @@ def judged(network: Model, question: Question, head: dict[str, Any], parts: dict
 @pytest.mark.parametrize(("model", "rule"), INSTANCES, ids=lambda path: path.name)
 def test_a_thousand_forgeries_for_a_broken_property_are_refused(model: Path, rule: Path) -> None:
     contents = read_bytes(model), read_bytes(rule)
-    relus = list(read_model(contents[0], Numbers(exact=False)).bends)
-    head, network = header(*contents, relus), read_model(contents[0], Numbers(exact=False), relus)
-    question = read_vnnlib(contents[1], network.dtype)
+    relus = list(Model(contents[0], Numbers(exact=False)).bends)
+    head, network = header(*contents, relus), Model(contents[0], Numbers(exact=False), relus)
+    obligations, _ = read_vnnlib(contents[1], network.sizes, network.dtype)
     boxes, specs, of = trees(*contents)
     random, best, score = np.random.default_rng(0), None, -np.inf
     for attempt in range(FORGERIES):
@@ -68,7 +66,7 @@ def test_a_thousand_forgeries_for_a_broken_property_are_refused(model: Path, rul
             parts = choices(random, arrays(boxes, specs, of, roots), network.neurons, roots)
         else:
             parts = nudged(random, best)
-        bound = judged(network, question, head, parts)
+        bound = judged(network, obligations, head, parts)
         assert bound < np.inf
         if bound >= score or attempt % 50 == 0:
             best, score = parts, bound

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import pytest
 
-from fathom_checker.model import read_model
+from fathom_checker.model import Model
 from fathom_checker.numbers import Numbers
 from fathom_checker.operators import Bend
 from tests.certificates.make import vnnlib
@@ -32,9 +32,9 @@ def pair(weights: Array, bias: Array, scale: float = 1.0, kind: int = DOUBLE, be
     )
 
 
-def neurons_of(network: onnx.ModelProto, *, real: bool = True, exact: bool = False) -> int:
+def neurons_of(network: onnx.ModelProto, *, single: bool = False, exact: bool = False) -> int:
     """How many neurons the checker bends."""
-    read = read_model(network.SerializeToString(), Numbers(exact), real=real)
+    read = Model(network.SerializeToString(), Numbers(exact=exact), single=single)
     return sum(op.size for op in read.operators if isinstance(op, Bend))
 
 
@@ -84,7 +84,7 @@ def test_a_bias_that_is_not_negated_makes_no_twins(tmp_path: Path) -> None:
 def test_twins_are_none_in_float32(tmp_path: Path) -> None:
     """A program may round z and -z differently, as it may sum in any order."""
     network, rule = pair(*OPPOSITE, kind=onnx.TensorProto.FLOAT), vnnlib(2, 1, "(>= Y_0 0.001)")
-    assert neurons_of(network, real=False) == 2
+    assert neurons_of(network, single=True) == 2
     assert provable(tmp_path, network, rule, rounds=1)
     assert not provable(tmp_path, network, rule, rounds=1, way="float32")
 

@@ -1,7 +1,5 @@
 """`python -m fathom_checker MODEL PROPERTY CERTIFICATE`: 0 accepted, 1 rejected, 2 malformed or not understood."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 
@@ -13,14 +11,13 @@ def main(arguments: list[str] | None = None) -> int:
     for name, words in (("model", ".onnx"), ("property", ".vnnlib, or a problem.json"), ("certificate", "certificate")):
         parser.add_argument(name, help=f"{words} file; plain or gzipped")
     parser.add_argument("--exact", action="store_true", help="in rational numbers: for small proofs, slowly")
-    asked = parser.parse_args(arguments)
     try:
-        words = check(asked.model, asked.property, asked.certificate, exact=asked.exact)
+        words = check(**vars(parser.parse_args(arguments)))
     except Rejected as reason:
         print(f"rejected: {reason}")
         return 1
-    except (Malformed, MemoryError) as reason:
-        print(f"malformed: {reason or 'more than fits into memory'}", file=sys.stderr)
+    except Malformed as reason:
+        print(f"malformed: {reason}", file=sys.stderr)
         return 2
     print("accepted")
     print(words, file=sys.stderr)
