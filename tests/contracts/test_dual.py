@@ -155,6 +155,30 @@ def test_a_few_steps_gain_most_of_what_many_do() -> None:
     assert len(share) > 40 and share.mean() > 0.955
 
 
+def test_an_ascent_goes_on_from_an_optimum() -> None:
+    """Found on public networks: leaves stalled, as Adam without a past leaves an optimum, a kink of the bound, in every direction
+    at once. Means handed down point at the new split alone."""
+    gained = torch.zeros(2)
+    kept = 0
+    for seed in range(24):
+        network, sketch, dual, _ = posed_dual(seed, ball=False)
+        end, open_ = len(network.nodes) - 1, (dual.sign == 0) & (dual.lower < sketch.kinks()) & (dual.upper > sketch.kinks())
+        above = sketch.ascend(end, dual, 60, enough=float("inf"))
+        split = torch.where(open_.any(1), open_.to(torch.int8).argmax(1), -1)
+        rows = torch.arange(6)[split >= 0]
+        sign, lower = dual.sign.clone(), dual.lower.clone()
+        sign[rows, split[rows]] = 1.0
+        lower[rows, split[rows]] = sketch.kinks()[split[rows]]
+        below = replace(dual, sign=sign, lower=lower, choice=above.choice, multiplier=above.multiplier, weight=above.weight)
+        first = sketch.ascend(end, below, 0, enough=float("inf")).bound
+        for k, means in enumerate((None, above.means)):
+            found = sketch.ascend(end, replace(below, means=means), 8, enough=float("inf"))
+            gained[k] += (found.bound - first)[rows].sum()
+            kept += int(torch.isfinite(found.means).all())
+    assert kept == 48
+    assert gained[1] > 1.2 * gained[0] > 0
+
+
 @pytest.mark.parametrize("lie", [1.0, 1e6, float("nan")])
 def test_a_wrong_estimate_proves_nothing(lie: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the float32 pass says, verdicts rest on the float64 pass alone."""

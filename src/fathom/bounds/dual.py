@@ -9,7 +9,8 @@ for each loose neuron of the network.
 
 Reference: Wang et al., Beta-CROWN, NeurIPS 2021; Xu et al., Fast and complete, ICLR 2021 (optimised slopes); Polyak,
 Minimization of unsmooth functionals, USSR Computational Mathematics and Mathematical Physics 1969 (the length of a step towards a
-known value).
+known value). That means of derivatives are what to hand on from an optimum is the idea of Barahona and Anbil, The volume
+algorithm, Mathematical Programming 2000: there they are about 0, where single derivatives are as large as anywhere.
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ SLOPE_RATE = 0.25
 MULTIPLIER_RATE = 0.3  # times the size of the coefficients that the multiplier is subtracted from
 WEIGHT_RATE = 0.1
 DECAY = 0.97  # of the rates, a step
-MOMENTUM = 0.9  # of Adam's first mean, for leaves, which begin with their parents' choices
+MOMENTUM = 0.9  # of the means of derivatives, for leaves, which begin with their parents' choices
 FRESH = 0.7  # the same, far from the best choices: gradients are exact, and turn at every kink that is passed
+SQUARE = 0.999  # how much of the means of their squares a step keeps
+SLOPES_ON = 0.4  # times the rate, for slopes that go on from an optimum
+MULTIPLIERS_ON = 6.0  # times the rate, for multipliers there: those of new splits start from 0
 AIM = 2.0  # times what is missing to a bound that is enough: a step promises no more
 DROP = 0.75  # once fewer than this share of the sub-problems are open, the others are no longer carried along
 
@@ -76,6 +80,7 @@ class Dual:
     choice: Tensor  # [k, U]
     multiplier: Tensor  # [k, U]
     weight: Tensor  # [k, R]
+    means: Tensor | None = None  # [k, 4, U] `Found.means` of a problem whose optimum is where this one starts
 
     def __len__(self) -> int:
         return len(self.place)
@@ -95,6 +100,7 @@ class Found:
     point: Tensor  # [k, d] float32
     met: Tensor  # [k, U] the coefficients that met the loose neurons at the last step taken
     value: Tensor  # [k, U] what the relaxation makes of the loose neurons' inputs at the last step but one; 0 before
+    means: Tensor  # [k, 4, U] of the derivatives in slopes, of their squares; of how far above the kink inputs are, of its square
 
 
 class Sketch:
@@ -170,9 +176,9 @@ class Sketch:
         """Up to `steps` steps of projected Adam on every sub-problem whose bound is at most `enough`."""
         k, d = len(dual), self.network.input_size
         none = torch.full((k,), -torch.inf)
-        found = Found(
-            none, dual.choice, dual.multiplier, dual.weight, none.new_zeros(k, d), *none.new_zeros(2, k, dual.choice.shape[1])
-        )
+        zero = torch.zeros_like(dual.choice)
+        means = torch.stack([zero] * 4, 1) if dual.means is None else dual.means.clone()
+        found = Found(none, dual.choice, dual.multiplier, dual.weight, none.new_zeros(k, d), zero.clone(), zero.clone(), means)
         if not k:
             return found
         run = _Run(self, start, dual, momentum)
@@ -192,6 +198,7 @@ class Sketch:
                 run = run.take(keep)
             run.step(enough)
             found.value[index] = run.value
+            found.means[index] = run.unbiased()
         return found
 
 
@@ -207,7 +214,9 @@ class _Run:
         self.branched = bool(dual.sign.any())
         self.scale: Tensor | None = None
         self.time = 0
-        self.moments: dict[str, tuple[Tensor, Tensor]] = {}
+        self.goes_on = dual.means is not None
+        self.means = torch.zeros(len(dual), 4, self.choice.shape[1]) if dual.means is None else dual.means.clone()
+        self.weight_means = torch.zeros(len(dual), 2, self.weight.shape[1])
         self._settle()
 
     def _settle(self) -> None:
@@ -224,10 +233,21 @@ class _Run:
         part.__dict__.update(self.__dict__)
         for name in ("dual", "lines"):
             setattr(part, name, take(getattr(self, name), index))
-        for name in ("choice", "multiplier", "weight", "share", "low", "low_offset", "estimate", "met", "x"):
+        for name in (
+            "choice",
+            "multiplier",
+            "weight",
+            "means",
+            "weight_means",
+            "share",
+            "low",
+            "low_offset",
+            "estimate",
+            "met",
+            "x",
+        ):
             setattr(part, name, getattr(self, name)[index])
         part.scale = None if self.scale is None else self.scale[index]
-        part.moments = {name: (m[index], v[index]) for name, (m, v) in self.moments.items()}
         part._settle()
         return part
 
@@ -354,17 +374,26 @@ class _Run:
         end = self._evaluate()
         self.time += 1
         rising = self.met.clamp(min=0) * torch.addcmul(self.lines.offset_gain, self.lines.gain, self.value)
-        moves = [self._move("choice", rising, SLOPE_RATE, 1.0)]
+        _average(self.means[:, :2], rising, self.momentum)
+        # Of all neurons: whichever is split next finds what its multiplier has to do.
+        _average(self.means[:, 2:], self.value - self.kinks, self.momentum)
+        slopes, sides = self.unbiased().chunk(2, 1)
+        moves = [self._move("choice", rising, slopes[:, 0], slopes[:, 1], SLOPE_RATE * (SLOPES_ON if self.goes_on else 1.0), 1.0)]
         if self.branched:
             if self.scale is None:
                 self.scale = self._scale()
-            falling = self.dual.sign * (self.value - self.kinks)
-            moves.append(self._move("multiplier", -falling, MULTIPLIER_RATE * self.scale, torch.inf))
+            sign, rate = self.dual.sign, MULTIPLIER_RATE * (MULTIPLIERS_ON if self.goes_on else 1.0) * self.scale
+            falling = -sign * (self.value - self.kinks)
+            moves.append(self._move("multiplier", falling, -sign * sides[:, 0], sides[:, 1], rate, torch.inf))
         member = self.dual.member
         if self.several:
             rows = torch.einsum("krm,km->kr", flat(self.dual.rows, 2), flat(end, 1)) + self.dual.offset
             mean = (self.share * rows).sum(1, keepdim=True)
-            moves.append(self._move("weight", (rows - mean) * member, WEIGHT_RATE, 1.0))
+            gradient = (rows - mean) * member
+            _average(self.weight_means, gradient, self.momentum)
+            fade, spread = self._faded()
+            weights = self.weight_means[:, 0] / fade, self.weight_means[:, 1] / spread
+            moves.append(self._move("weight", gradient, *weights, WEIGHT_RATE, 1.0))
         # A leaf is often a little short of a goal that is known. Adam's first steps are as long for it as for any other, and jump
         # far over it; the bound is concave, or nearly, so that what they promise is too much.
         promised = torch.stack([move.promised for move in moves]).sum(0).clamp(min=1e-12)
@@ -383,16 +412,20 @@ class _Run:
                 scale[:, bend.columns] = self.met[:, bend.columns].abs().mean(1, keepdim=True)
         return scale
 
-    def _move(self, name: str, gradient: Tensor, rate: float | Tensor, high: float) -> _Move:
+    def unbiased(self) -> Tensor:
+        """[k, 4, U] the means, which began at 0 unless they were handed down."""
+        if self.goes_on:
+            return self.means
+        fade, spread = self._faded()
+        return self.means / torch.tensor([fade, spread, fade, spread])[:, None]
+
+    def _faded(self) -> tuple[float, float]:
+        """How much of means that began at 0 is about derivatives that were seen."""
+        return 1 - self.momentum**self.time, 1 - SQUARE**self.time
+
+    def _move(self, name: str, gradient: Tensor, mean: Tensor, square: Tensor, rate: float | Tensor, high: float) -> _Move:
         """Adam (Kingma and Ba, ICLR 2015), projected onto [0, high]."""
-        if name not in self.moments:
-            self.moments[name] = (torch.zeros_like(gradient), torch.zeros_like(gradient))
-        m, v = self.moments[name]
-        m.mul_(self.momentum).add_(gradient, alpha=1 - self.momentum)
-        v.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        fade, spread = 1 - self.momentum**self.time, 1 - 0.999**self.time
-        size = (v / spread).sqrt_().add_(1e-12)
-        step = m.div(size).mul_(DECAY**self.time / fade).mul_(rate)
+        step = (mean / square.sqrt().add_(1e-12)).mul_(DECAY**self.time).mul_(rate)
         value = getattr(self, name)
         inside = (value + step).clamp_(0.0, high).sub_(value)
         return _Move(name, step, high, inside.mul_(gradient).sum(1))
@@ -406,6 +439,12 @@ class _Move:
     step: Tensor  # [k, *]
     high: float  # the choice's upper end
     promised: Tensor  # [k] what it would add to the bound, were the bound linear
+
+
+def _average(means: Tensor, gradient: Tensor, momentum: float) -> None:
+    """One more gradient [k, *] in the running means of it and of its square, [k, 2, *], in place."""
+    means[:, 0].mul_(momentum).add_(gradient, alpha=1 - momentum)
+    means[:, 1].mul_(SQUARE).addcmul_(gradient, gradient, value=1 - SQUARE)
 
 
 def setattr_(found: Found, name: str, at: Tensor, value: Tensor) -> None:

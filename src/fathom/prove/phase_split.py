@@ -107,6 +107,7 @@ class PhaseTree:
             torch.zeros(k, u),
             nodes,
             torch.full((k, CANDIDATES), -1),
+            torch.zeros(k, 4, u, dtype=torch.bfloat16),
         )
         return self._optimise(leaves, self.root_steps, prove=True, momentum=FRESH)
 
@@ -151,6 +152,7 @@ class PhaseTree:
             leaves.choice.float() / LEVELS,
             leaves.multiplier,
             weight,
+            leaves.means.float() if bool((leaves.depth > 0).all()) else None,
         )
         enough = 0.0 if self.decide else math.inf
         found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=enough, momentum=momentum)
@@ -178,6 +180,7 @@ class PhaseTree:
                 choice=(found.choice * LEVELS).round().to(torch.uint8),
                 multiplier=found.multiplier,
                 next=self._candidates(before, found),
+                means=found.means.bfloat16(),
             )
             parts.append(self._proved(after, prove=prove))
         return join(*parts) if parts else leaves

@@ -39,6 +39,7 @@ class Phases:
     multiplier: Tensor  # [k, U] float32, >= 0
     node: Tensor  # [k] its number in the record
     next: Tensor  # [k, C] columns worth splitting, the best first; -1 for none
+    means: Tensor  # [k, 4, U] bfloat16: what ascent on the leaf's children starts with
 
     def __len__(self) -> int:
         return len(self.owner)
@@ -50,7 +51,7 @@ class Phases:
         return join(self, other)
 
     def bytes(self) -> int:
-        return 6 * self.sign.shape[1] + 4 * self.point.shape[1] + 8 * (self.weight.shape[1] + self.next.shape[1]) + 56
+        return 14 * self.sign.shape[1] + 4 * self.point.shape[1] + 8 * (self.weight.shape[1] + self.next.shape[1]) + 56
 
 
 @dataclass(eq=False)

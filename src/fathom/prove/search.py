@@ -26,7 +26,7 @@ from fathom.core.solver import Hints, Observer, Solver
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
 ATTACK_LEAVES = 64
 BESIDE_AFTER = 8  # rounds before the first longer attack; most searches are over by then
-BESIDE_SHARE = 0.1  # of the seconds, at most, for each of them
+BESIDE_SHARE = 0.03  # of the seconds, at most, for each of them
 OBSERVE_SECONDS = 1.0
 SLOW_ROUND = 4.0  # seconds, after which rounds are made smaller so that the clock is looked at in time
 
