@@ -60,9 +60,9 @@ def _share(p: int, a: Array, low: Array, high: Array, radius: Array) -> Array:
     At the minimum the ball has a price t: a step from the centre goes to its wall where |a| > t (p = 1), or is -a / t up to its
     wall (p = 2); and t is the greatest at which these steps leave the ball, which bisection of its logarithm finds.
     """
+    walls = np.maximum(np.where(a > 0, -low, high), 0)
 
     def leave(t: Array) -> Array:
-        walls = np.maximum(np.where(a > 0, -low, high), 0)
         steps = np.where(np.abs(a) > t, walls, 0) if p == 1 else np.clip(-a / t, low, high) ** 2
         return steps.sum(1) >= radius**p
 
