@@ -1,0 +1,81 @@
+"""Every kind of overseer through a whole audit: what is proved is searched on a fine grid, and what is broken is judged again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import fathom
+from fathom.capture.captured import Captured
+from fathom.capture.torch_module import capture_module
+from fathom.core.budget import Budget
+from fathom.core.composed import all_of, any_of
+from fathom.core.overseer import Overseer
+from fathom.overseers.confident import Confident
+from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.plausible import Plausible
+from fathom.overseers.top_k import TopK
+from tests.contracts.test_overseers import KINDS, judge
+
+N, CLASSES = 6, 4
+SIDE = 81
+
+
+def several(seed: int) -> dict[str, Overseer]:
+    """Compositions of kinds that compile to one network and to several, exactly and not."""
+    label = torch.randint(0, CLASSES, (N,), generator=torch.Generator().manual_seed(seed))
+    wrong, sure, ranked = Misclassification(label, CLASSES), Confident(label, CLASSES, 0.7), TopK(label, CLASSES, 2)
+    inside = Plausible.make([[1.0, -1.0], [0.3, 1.0]], [-0.1, -0.4], sets=N)
+    checked, near, program = (judge(kind, N, CLASSES, 2, seed) for kind in ("CheckerNetwork", "Reference", "ProgramOverseer"))
+    return {
+        "wrong and inside": wrong & inside,
+        "wrong and not inside": wrong & ~inside,
+        "sure and inside": sure & inside,
+        "wrong but not by rank, or checked": (wrong & ~ranked) | checked,
+        "near or sure": near | sure,
+        "not (near or wrong)": ~(near | wrong),
+        "near, checked and inside": all_of(near, checked, inside),
+        "wrong and judged by a program": wrong & program,
+        "any": any_of(ranked & ~checked, near & inside, sure),
+    }
+
+
+def points(region: fathom.regions.LinfBall, i: int) -> torch.Tensor:
+    box = region.box()
+    axes = [torch.linspace(box.lower[i, k], box.upper[i, k], SIDE, dtype=torch.float64) for k in range(2)]
+    return torch.cartesian_prod(*axes).to(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "name", [*sorted(set(KINDS) - {"AllOf", "AnyOf", "Not", "ProgramOverseer", "PythonOverseer"}), *several(0)]
+)
+def test_no_failure_is_left_where_there_is_a_proof(name: str) -> None:
+    torch.manual_seed(len(name))
+    model = capture_module(nn.Sequential(nn.Linear(2, 12), nn.ReLU(), nn.Linear(12, CLASSES)), (2,))
+    overseer = judge(name, N, CLASSES, 2) if name in KINDS else several(0)[name]
+    region = fathom.regions.LinfBall.around(torch.rand(N, 2), 0.2)
+    region = replace(region, radius=torch.linspace(0.002, 0.3, N, dtype=torch.float64))
+    result = fathom.audit(model, region, overseer, budget=Budget(seconds=4))
+    for i in range(N):
+        x = points(region, i)
+        x = x[region.rounded(torch.float32).take(torch.full((len(x),), i)).contains(x)]
+        y = outputs(model, x)
+        margin = (
+            overseer.take(torch.full((len(x),), i)).margin(x.double(), y) if name != "wrong and judged by a program" else None
+        )
+        if margin is not None and result.answers.proved[i]:
+            assert bool((margin > 0).all())
+            assert bool((margin >= result.answers.lower[i] - 1e-4 * (1 + margin.abs())).all())
+        if result.answers.broken[i]:
+            one, found = torch.tensor([i]), result.answers.found
+            again = overseer.take(one).margin(found.x[one].double(), found.y[one])
+            assert again.item() <= 0 and again.item() == pytest.approx(found.deployed[i].item(), rel=1e-12, abs=1e-300)
+    assert bool(result.answers.decided.any())
+
+
+def outputs(model: Captured, x: torch.Tensor) -> torch.Tensor:
+    """The network's outputs in float64, which are within rounding of the program's, without one call a sample."""
+    return model.network.freeze(torch.float64)(x.double())
