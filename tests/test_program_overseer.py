@@ -199,3 +199,18 @@ def test_it_ends_when_nobody_needs_it() -> None:
     assert process is not None and alive(process.pid)
     del judge
     assert gone(process.pid)
+
+
+def test_a_clean_input_that_cannot_be_judged_is_reported(tmp_path: Path) -> None:
+    """The audit ends, its page is written, and the case is neither right nor wrong when clean."""
+    judge = command("    if abs(z['x'][0] - 0.5) < 1e-3: sys.exit(1)\n" + SAY, sets=1)
+    region = fathom.regions.LinfBall.around(torch.tensor([[0.5, 0.6]]), 0.1)
+    linear = nn.Linear(2, 1)
+    with torch.no_grad():
+        linear.bias.fill_(9.0)
+    result = fathom.audit(linear, region, judge, budget=Budget(seconds=20, passes=100), casebook=tmp_path / "c.db")
+    assert result.counts.unknown == 1 and result.to_json()["answers"][0]["clean_margin"] is None
+    assert any("gave no judgement" in limit for limit in result.limits)
+    fathom.write_report(result, tmp_path / "report.html")
+    assert "gave no judgement" in (tmp_path / "report.html").read_text()
+    assert result.lines()
