@@ -170,7 +170,7 @@ def changed(old: str, new: str) -> str:
         (changed('path = "test.npz"', ""), r"line 4, data: expected a key 'path'"),
         (
             'model = "model.onnx"\n[region]\nkind = "l2"\nradius = 1\n',
-            r"data: expected data, round whose samples the l2 balls are",
+            r"data: expected data, round whose samples the l2 sets are",
         ),
         # wrong types
         (
@@ -199,7 +199,7 @@ def changed(old: str, new: str) -> str:
         (changed("= 120", "= 0"), r"line 14, budget.total_seconds: expected a number above 0, got 0"),
         (
             changed('"linf"', '"linff"'),
-            r"line 9, region.kind: expected one of linf, l2, l1, box, got the text 'linff'; did you mean linf\?",
+            r"line 9, region.kind: expected one of linf, l2, l1, box, l0, .*got the text 'linff'; did you mean linf\?",
         ),
         (changed('"linf"', '["linf"]'), r"region.kind: expected one of .*got a list of 1"),
         (

@@ -71,19 +71,57 @@ class DataSettings:
 
 
 @dataclass(frozen=True)
-class RegionSettings:
-    """[region]: what the adversary may choose. A ball round every sample, or one box."""
+class Relation:
+    """[[region.relations]]: coefficients x <= limit, over the features of a row."""
 
-    kind: Annotated[str, keys.choice("linf", "l2", "l1", "box")]
+    coefficients: Annotated[tuple[float, ...], keys.list_of(keys.number())]
+    limit: Annotated[float, keys.number()] = 0.0
+
+
+REGION_KINDS = ("linf", "l2", "l1", "box", "l0", "patch", "wasserstein", "tabular", "finite")
+
+REGION_NEEDED = {"count": "l0", "size": "patch", "points": "finite"}
+"""Key to the one kind of region that has it and cannot do without."""
+
+REGION_OPTIONAL = {
+    "pixels": "l0",
+    "window": "wasserstein",
+    **dict.fromkeys(("immutable", "step", "groups", "most", "unit", "budget", "relations"), "tabular"),
+}
+"""Key to the one kind of region that has it."""
+
+NO_RADIUS = ("box", "tabular", "finite")
+
+
+@dataclass(frozen=True)
+class RegionSettings:
+    """[region]: what the adversary may choose. A set round every sample, or one box."""
+
+    kind: Annotated[str, keys.choice(*REGION_KINDS)]
     radius: Annotated[float | None, keys.number(0)] = None
     range: Annotated[tuple[float, float] | None, keys.list_of(keys.number(), 2)] = None  # that every input keeps to
     lower: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None  # the same, an end an input
     upper: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None
+    count: Annotated[int | None, keys.whole(0)] = None  # of inputs that may change
+    pixels: Annotated[bool | None, keys.truth] = None  # count pixels, whose channels change together
+    size: Annotated[tuple[int, ...] | None, keys.one_or_more(keys.whole(1))] = None  # of a patch: height and width, or both
+    window: Annotated[int | None, keys.whole(0)] = None  # how far mass moves, in rows and columns; without: 2
+    points: Annotated[str | None, keys.text] = None  # the name in the file of the points [N, k, *shape]
+    immutable: Annotated[tuple[int, ...] | None, keys.list_of(keys.whole(0))] = None  # features that stay
+    step: Annotated[tuple[float, ...] | None, keys.list_of(keys.number(0))] = None  # 1 for whole features, 0 for any number
+    groups: Annotated[tuple[tuple[int, ...], ...] | None, keys.list_of(keys.list_of(keys.whole(0)))] = None  # one-hot
+    most: Annotated[tuple[float, ...] | None, keys.list_of(keys.number(0))] = None  # how far each feature may move
+    unit: Annotated[tuple[float, ...] | None, keys.list_of(keys.number(0, above=True))] = None  # of the budget, for each
+    budget: Annotated[float | None, keys.number(0)] = None  # how many units may change in all
+    relations: Annotated[tuple[Relation, ...] | None, keys.list_of(keys.table(Relation))] = None
 
     def __post_init__(self) -> None:
+        self._check_keys()
         if self.kind == "box" and self.radius is not None:
             raise SettingsError("expected no radius for a box, which is the same for all; give lower and upper", "radius")
-        if self.kind != "box" and self.radius is None:
+        if self.kind in NO_RADIUS and self.radius is not None:
+            raise SettingsError(f"expected no radius for the kind {self.kind}, got {self.radius:g}; leave it out", "radius")
+        if self.kind in ("linf", "l2", "l1", "wasserstein") and self.radius is None:
             raise SettingsError(f"expected the radius of the {self.kind} balls, got none; add radius = 0.03, say", "radius")
         if (self.lower is None) != (self.upper is None):
             alone = "lower" if self.upper is None else "upper"
@@ -93,6 +131,36 @@ class RegionSettings:
         if self.kind == "box" and self.lower is None:
             raise SettingsError("expected lower and upper of the box, a number an input, got none", "lower")
         self._check_ends()
+
+    def _check_keys(self) -> None:
+        """Each kind has its own keys."""
+        for key, kind in REGION_NEEDED.items():
+            value = getattr(self, key)
+            if (self.kind == kind) != (value is not None):
+                got = "none" if value is None else f"one for the kind {self.kind}"
+                raise SettingsError(f"expected {key} where the kind of region is {kind}, and only there, got {got}", key)
+        for key, kind in REGION_OPTIONAL.items():
+            if getattr(self, key) is not None and self.kind != kind:
+                raise SettingsError(
+                    f"expected {key} only where the kind of region is {kind}, got one for the kind {self.kind}", key
+                )
+        if self.size is not None and len(self.size) > 2:
+            raise SettingsError(f"expected height and width of a patch, or one number, got {len(self.size)}", "size")
+        bounded = self.range is not None or self.lower is not None
+        if self.kind == "finite" and bounded:
+            name = "range" if self.range is not None else "lower"
+            raise SettingsError("expected no range for finite sets, whose points are all there is, got one", name)
+        if self.kind == "tabular" and not bounded:
+            raise SettingsError("expected a range of the features, got none; add range, or lower and upper", "range")
+        if self.kind in ("l0", "patch") and self.radius is None and not bounded:
+            raise SettingsError(
+                f"expected a range or a radius for the kind {self.kind}, got neither; add range = [0, 1]", "range"
+            )
+        if self.unit is not None and self.budget is None:
+            raise SettingsError("expected a budget for the units to count in, got none; add budget", "unit")
+        sizes = sorted({len(relation.coefficients) for relation in self.relations or ()})
+        if len(sizes) > 1:
+            raise SettingsError(f"expected relations with one number of coefficients, got {sizes}", "relations")
 
     def _check_ends(self) -> None:
         if self.clip is None:
@@ -211,7 +279,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.data is None and self.region.kind != "box":
             raise SettingsError(
-                f"expected data, round whose samples the {self.region.kind} balls are, got none; add [data]", "data"
+                f"expected data, round whose samples the {self.region.kind} sets are, got none; add [data]", "data"
             )
         if self.data is not None and self.region.kind == "box":
             raise SettingsError("expected no data for a box, which is the same for all, got some; leave them out", "data")

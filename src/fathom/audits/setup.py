@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fathom.audits.data import Data, read_data
-from fathom.audits.settings import Factory, OverseerSettings, RegionSettings, Settings
+from fathom.audits.settings import Factory, OverseerSettings, Settings
+from fathom.audits.threats import make_region
 from fathom.capture.captured import Captured
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
@@ -24,12 +25,6 @@ from fathom.overseers.program import ProgramOverseer
 from fathom.overseers.reference import Reference
 from fathom.overseers.targeted import Targeted
 from fathom.overseers.top_k import TopK
-from fathom.regions.box import BoxRegion
-from fathom.regions.l1 import L1Ball
-from fathom.regions.l2 import L2Ball
-from fathom.regions.linf import LinfBall
-
-BALLS: dict[str, type[LinfBall | L2Ball | L1Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,20 +86,18 @@ def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Par
     """
     if data is not None and settings.data is not None:
         data = data.part(settings.data.start, settings.data.limit)
-    region = _region(settings.region, data, captured)
+    size = sum(port.size for port in captured.program.inputs)
+    region = make_region(settings.region, data, _points(settings), size)
     clean = region.box().middle if data is None else data.flat
     return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)
 
 
-def _region(settings: RegionSettings, data: Data | None, captured: Captured) -> Region:
-    size = sum(port.size for port in captured.program.inputs)
-    clip = settings.clip
-    ends = None if clip is None else tuple(torch.tensor(end, dtype=torch.float64).expand(size)[None] for end in clip)
-    if data is None:
-        assert ends is not None
-        return BoxRegion(ends[0].clone(), ends[1].clone())
-    assert settings.radius is not None
-    return BALLS[settings.kind].around(data.flat, settings.radius, clip=None if ends is None else (ends[0], ends[1]))
+def _points(settings: Settings) -> Data | None:
+    """The points of finite sets, of the samples that are to be cases."""
+    if settings.data is None or settings.region.points is None:
+        return None
+    found = read_data(settings.data.path, inputs=settings.region.points, labels=settings.data.labels)
+    return found.part(settings.data.start, settings.data.limit)
 
 
 def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured, n: int) -> Overseer:
