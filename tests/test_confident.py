@@ -207,3 +207,15 @@ def test_proofs_of_confident_mistakes_carry_over() -> None:
         result = fathom.audit(linear, region, Confident(label, 3, 0.9), budget=Budget(seconds=20))
         assert [result.answers.verdict(i).value for i in range(2)] == [want, want]
         assert result.coverage == 0 and not result.useful
+
+
+@pytest.mark.parametrize("tau", [tau for tau in TAUS if tau > 0.5])
+def test_the_threshold_of_more_than_two_classes_is_rounded_down(tau: float) -> None:
+    """A third class far below changes nothing but that the rows are no longer exact: not one failure may miss them."""
+    near, off = logit(tau)
+    pairs = [(0.0, near), (0.0, math.nextafter(near, math.inf)), (0.0, math.nextafter(near, -math.inf)), (off / 2, near)]
+    y = torch.tensor([[low, high, -1e4] for low, high in pairs], dtype=torch.float64)  # the last gap is no float64
+    judge = Confident(torch.zeros(4, dtype=torch.int64), 3, tau)
+    fails = judge.margin(y, y) <= 0
+    assert fails.tolist() == [sign_of_confidence(row, 1, tau) >= 0 for row in y.tolist()] and fails[1] and not fails[2]
+    assert bool((judge.compile(network(2, 3)).spec.certain_margin(y)[fails] <= 0).all())
