@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import fathom.attacks
+from fathom.attacks.decisions import Decisions
 from fathom.attacks.descent import descend
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import Objective, has_gradient
@@ -42,6 +43,8 @@ from fathom.regions.linf import LinfBall
 
 KINDS = discover(fathom.attacks, Solver)
 every = pytest.mark.parametrize("attack", [kind() for kind in KINDS.values()], ids=list(KINDS))
+SEEING = {name: kind for name, kind in KINDS.items() if kind is not Decisions}
+every_seeing_one = pytest.mark.parametrize("attack", [kind() for kind in SEEING.values()], ids=list(SEEING))  # margins, not signs
 forever = Budget()
 to_the_end = Budget(goal=Goal.VALUE)
 
@@ -147,7 +150,7 @@ def check(problem: Problem, answers: Answers) -> None:
 
 
 def test_every_kind_is_found() -> None:
-    assert {"Gradient", "Values"} <= set(KINDS)
+    assert {"Decisions", "Gradient", "Values"} <= set(KINDS)
 
 
 @every
@@ -170,7 +173,7 @@ def test_recipe_pastes_back(attack: Solver) -> None:
     assert all(isinstance(getattr(attack, f.name), int) for f in fields(attack))
 
 
-@every
+@every_seeing_one
 @pytest.mark.parametrize("region", range(5))
 @pytest.mark.parametrize("d", [1, 4])
 def test_optimum_of_a_linear_network_is_found(attack: Solver, region: int, d: int) -> None:
@@ -185,6 +188,22 @@ def test_optimum_of_a_linear_network_is_found(attack: Solver, region: int, d: in
     slack = 1e-5 if isinstance(attack, Gradient) else 0.1
     assert (answers.upper >= best - 1e-6).all()
     assert (answers.upper <= best + slack).all(), (answers.upper - best).tolist()
+
+
+@pytest.mark.parametrize(("region", "radius"), [(0, 0.19), (1, 0.19), (2, 0.35), (3, 0.5)])
+def test_decisions_alone_find_the_failures_of_linear_networks(region: int, radius: float) -> None:
+    """In many inputs, where nearly all failures are far from what samples see."""
+    g = torch.Generator().manual_seed(3)
+    network = linear_network(torch.randn(2, 30, generator=g), torch.zeros(2))
+    centre = torch.rand(20, 30, generator=g)
+    label = network(centre).argmax(1)
+    problem = Problem.make(Deployed(network), network, regions(centre, radius)[region], Misclassification(label, 2))
+    best = _linear_optimum(problem, network)
+    walked, sampled = (attack.solve(problem, forever).broken for attack in (Decisions(), Decisions(steps=0)))
+    assert 5 < (best < -0.3).sum() < 20
+    assert not walked[best > 0].any()
+    assert walked[best < -0.3].double().mean() > 0.8
+    assert walked.sum() > sampled.sum()
 
 
 def _linear_optimum(problem: Problem, network: Network) -> Tensor:
@@ -382,7 +401,7 @@ def test_fixed_inputs_stay_fixed(attack: Solver) -> None:
     assert not answers.found.in_written.any()
 
 
-@every
+@every_seeing_one
 @pytest.mark.parametrize("region", range(5))
 def test_one_input(attack: Solver, region: int) -> None:
     """d = 1 against a fine grid."""

@@ -42,9 +42,10 @@ class Gradient(Solver):
     """
 
     seed: int = 0
-    restarts: int = 10  # starting points of each set, at least: a batch of few sets is filled up with more
+    restarts: int = 5  # starting points of each set, at least: a batch of few sets is filled up with more
     steps: int = 30  # of each descent
     nearest: int = 3  # clauses attacked from each starting point
+    lone: int = 10  # starting points, at least, where there is only one clause to attack
     full: int = FULL  # descents that a batch of few sets is filled up to
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
@@ -54,7 +55,8 @@ class Gradient(Solver):
         width, aims = _width(problem, objective, budget), min(self.nearest, objective.clause_count)
         self._look(board, objective)
         spare = min(width, self.full) // max(len(board.going()) * aims, 1)
-        rounds, done = board.given.shape[1] + max(self.restarts, spare), 0
+        starts = max(self.restarts, self.lone if objective.clause_count == 1 else 0, spare)
+        rounds, done = board.given.shape[1] + starts, 0
         while done < rounds and len(sets := board.going()):
             # The first round alone breaks what is easy; then as many rounds at once as fill a batch, in at least four stages.
             at_once = 1 if done == 0 else max(1, min(width // (len(sets) * aims), rounds // 4, rounds - done))

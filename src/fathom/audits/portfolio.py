@@ -203,7 +203,7 @@ def recorded_at_no_cost(problem: Problem) -> bool:
 
 def _opening(problem: Problem) -> Gradient:
     """An attack of about as many passes as it takes to bound the inside of the network once."""
-    attack = Gradient(steps=15, restarts=10, full=0)
+    attack = Gradient(steps=15, restarts=10, lone=0, full=0)
     if problem.network is None:
         return attack
     sums = products(problem.network)
