@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fathom import overseers as overseers
     from fathom import regions as regions
     from fathom.audits.engine import audit as audit
+    from fathom.audits.estimation import estimate as estimate
     from fathom.audits.result import AuditResult as AuditResult
     from fathom.audits.verify import verify as verify
     from fathom.capture.export import export as export
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from fathom.core.confirm import confirm as confirm
     from fathom.core.errors import FathomError as FathomError
     from fathom.core.problem import Problem as Problem
+    from fathom.estimates.answer import Estimation as Estimation
+    from fathom.estimates.effort import Effort as Effort
     from fathom.hunt.radius import minimum_radius as minimum_radius
     from fathom.hunt.shrink import shrink as shrink
     from fathom.overseers.callable import PythonOverseer as PythonOverseer
@@ -40,8 +43,11 @@ if TYPE_CHECKING:
 PUBLIC = {
     "audit": "audits.engine",
     "verify": "audits.verify",
+    "estimate": "audits.estimation",
     "write_report": "report.page",
     "AuditResult": "audits.result",
+    "Estimation": "estimates.answer",
+    "Effort": "estimates.effort",
     "Casebook": "casebook.store",
     "Problem": "core.problem",
     "Budget": "core.budget",

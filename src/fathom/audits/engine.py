@@ -95,7 +95,7 @@ def audit(
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
-    captured = _captured(model, region, shape, arithmetic)
+    captured = captured_model(model, region, shape, arithmetic)
     if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
         raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
     problem = Problem.make(captured.program, captured.network, region, overseer)
@@ -139,7 +139,7 @@ def _recording(solver: Solver, certificates: str | Path | None) -> tuple[Solver,
     return replace(solver, records=records), records
 
 
-def _captured(
+def captured_model(
     model: nn.Module | Captured | str | Path,
     region: Region,
     shape: tuple[int, ...] | None,

@@ -25,6 +25,8 @@ class Claim(enum.Enum):
     COUNTEREXAMPLE = "counterexample"
     CERTIFICATE = "certificate (unchecked)"
     CHECKED_CERTIFICATE = "certificate (checked)"
+    CONFIDENCE = "bound with confidence"
+    ESTIMATE = "estimate"
     UNKNOWN = "unknown"
 
 
