@@ -9,7 +9,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -35,6 +35,28 @@ def working(text: str) -> Iterator[None]:
     with Progress(*columns, console=_console(), transient=True) as progress:
         progress.add_task(text)
         yield
+
+
+@contextlib.contextmanager
+def spinning(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner whose words may change as a long job goes on; elsewhere than on a terminal, a plain line now and then."""
+    began = told = time.monotonic()
+    if not sys.stderr.isatty():
+
+        def line(words: str) -> None:
+            nonlocal told
+            if time.monotonic() - told > PLAIN_SECONDS:
+                told = time.monotonic()
+                print(f"fathom: {told - began:.0f} s, {words}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=_console(), transient=True) as progress:
+        task = progress.add_task(text)
+        yield lambda words: progress.update(task, description=words)
 
 
 @contextlib.contextmanager
