@@ -53,10 +53,10 @@ class Unseen(Estimator):
         warnings = [] if fails >= FEW else [f"only {count(fails, 'failure')} to judge by"]
         told = "case and clause" if question.guided else "case alone, as there is no network"
         alone = f"{times[1]:,} {'is' if times[1] == 1 else 'are'} alone"
+        ways = f"{count(fails, 'failure')} in {count(len(seen), 'way')}, told apart by {told}"
         sentence = (
             f"the next draw fails in a way not seen yet with probability about {probability(missing)}; as many draws again would "
-            f"show about {count(new, 'new way')} ({count(fails, 'failure')} in {count(len(seen), 'way')}, told apart by {told}, of "
-            f"which {alone})"
+            f"show about {count(new, 'new way')} ({ways}, of which {alone})"
         )
         if question.guided:
             share = probability(fine[1] / draws)
