@@ -281,6 +281,7 @@ def test_a_margin_that_is_not_a_number_is_never_counted_as_safe() -> None:
     assert "not a number" in part.warnings[0]
     found = Splitting(evaluations=10_000).search(by_value(undefined, box([0.0], [1.0])), clock())
     assert found.part.value is not None and 0.013 < found.part.value < 0.03
+    assert "not a number" in found.part.warnings[-1]
 
 
 def test_a_margin_that_never_is_a_number_fails_for_certain() -> None:

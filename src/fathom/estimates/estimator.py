@@ -34,9 +34,12 @@ class Estimator(ABC):
 
 
 def timed(part: Part, question: Question, began: float) -> Part:
-    """The part with what its question's meter and the clock on the wall say it cost."""
-    meter = question.meter
-    return replace(part, forward=meter.forward, backward=meter.backward, boxes=meter.boxes, seconds=time.monotonic() - began)
+    """The part with what its question's meter and the clock on the wall say it cost, and what could not be judged."""
+    meter, warnings = question.meter, part.warnings
+    if meter.unjudged:
+        warnings = (*warnings, f"at {meter.unjudged:,} inputs the margin is not a number; they are taken for failures")
+    seconds = time.monotonic() - began
+    return replace(part, forward=meter.forward, backward=meter.backward, boxes=meter.boxes, seconds=seconds, warnings=warnings)
 
 
 def generator(method: str, seed: int) -> torch.Generator:

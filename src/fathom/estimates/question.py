@@ -22,6 +22,7 @@ class Meter:
     forward: int = 0  # evaluations of one input
     backward: int = 0  # gradients of one input
     boxes: int = 0  # sub-problems bounded
+    unjudged: int = 0  # margins that are not a number, taken for failures by a search
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,4 +87,6 @@ class Question:
             doubtful = (~(margin > 0)).nonzero()[:, 0]
             if len(doubtful):
                 margin = margin.index_copy(0, doubtful, self.judged(owner[doubtful], x[doubtful])[0])
-        return torch.where(margin.isnan(), -torch.inf, margin)
+        unjudged = margin.isnan()
+        self.meter.unjudged += int(unjudged.sum())
+        return torch.where(unjudged, -torch.inf, margin)
