@@ -75,7 +75,8 @@ class L0Ball(Changes):
 
     def __str__(self) -> str:
         least, most = (int(self.count.min()), int(self.count.max())) if len(self.count) else (0, 0)
-        what = "inputs" if self._groups == self.lower.shape[1] else "groups of inputs"
+        single = self._groups == self.lower.shape[1]
+        what = ("input" if most == 1 else "inputs") if single else ("group of inputs" if most == 1 else "groups of inputs")
         return f"at most {most if least == most else f'{least} to {most}'} {what} changed"
 
     @property
