@@ -9,7 +9,8 @@ import torch
 
 import fathom.prove.branch
 from fathom.bounds.backward import Split, backward
-from fathom.bounds.dual import FRESH, Dual, Sketch, _Run
+from fathom.bounds.choices import Dual
+from fathom.bounds.dual import FRESH, Sketch, _Run
 from fathom.bounds.intermediate import tighten
 from fathom.bounds.sharpen import sharpen
 from fathom.core.budget import Budget

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fathom.bounds.dual import Found, Sketch
+from fathom.bounds.choices import Found
+from fathom.bounds.dual import Sketch
 from fathom.bounds.intermediate import tighten
 from fathom.bounds.sharpen import sharpen
 from fathom.capture.graph import Graph

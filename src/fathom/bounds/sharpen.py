@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import Reach, backward
-from fathom.bounds.dual import FRESH, Dual, Sketch
+from fathom.bounds.choices import Dual
+from fathom.bounds.dual import FRESH, Sketch
 from fathom.bounds.intermediate import WORKING_COPIES, never, tighten, unstable
 from fathom.core.box import Box
 from fathom.core.network import Network

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from fathom.bounds.backward import LinearBound, backward
-from fathom.bounds.dual import FRESH, MOMENTUM, Dual, Found
+from fathom.bounds.choices import Dual, Found
+from fathom.bounds.dual import FRESH, MOMENTUM
 from fathom.bounds.intermediate import bends, never
 from fathom.bounds.margins import row_minimisers
 from fathom.bounds.sharpen import Slopes, sharpen
