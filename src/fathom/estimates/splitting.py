@@ -108,6 +108,8 @@ class Splitting(Estimator):
         if not runs.finished:
             reached = max(shares, default=1.0)
             nearest = runs.walkers.margin.min().item()
+            if not runs.moves:
+                return part(None, None, None, "no estimate: stopped before the first level; give more seconds")
             return part(None, None, None, f"no estimate: the runs had come to about {probability(reached)} of the draws, "
                         f"with margins from {nearest:.3g} up; give more evaluations or seconds")  # fmt: skip
         flat = int(runs.flat.sum())
