@@ -32,7 +32,7 @@ from fathom.estimates.words import probability
 
 MOST_INPUTS = 6  # that vary: beyond, volumes hardly shrink
 AT_ONCE = 512  # boxes to split
-LOOSE = 0.1  # share of what bounds leave open, beyond what they vary by, that halving an input may be worth
+HIDDEN_SLOPE = 0.1  # of the steepest input's, where bounds are loose: a flat relaxation hides slopes that halves will show
 
 
 @final
@@ -185,24 +185,12 @@ class Search:
         margins = Margins(both.rows[:, :count], spec.combine(both.rows[:, :count]), both.minimisers[:, :count], bound)
         fails = fail_everywhere(spec, both.rows[:, count:]) & self.problem.exact
         self._book(owner[fails], box.take(fails))
+        before = box
         box, safe = clip(spec, margins, box)
         mass = up(self.distribution.mass(owner, box).upper / len(self.problem)).clamp(max=1.0)
-        axis = self._axis(owner, box, both, count)
+        axis = halved(before, box, both, count)
         cells = Cells(owner, box, mass, axis, tuple(boxes[i] for i in self.bending))
         return cells.take((~(fails | safe | (margins.margin > 0))).nonzero()[:, 0])
-
-    def _axis(self, owner: Tensor, box: Box, both: Margins, count: int) -> Tensor:
-        """[k] the input to halve: where bounds vary most, or where bounds are loose, one that is wide still.
-
-        How loose a row is: how far its upper and lower bound are apart, less what the steeper of the two varies by. A flat
-        relaxation hides slopes that halves will show; one that is exact hides none, and no halving is spent on the others.
-        """
-        vary = both.bound.a.abs() * box.width[:, None]  # [k, 2 R, d]
-        steep = torch.maximum(vary[:, :count], vary[:, count:])
-        loose = (-both.rows[:, count:] - both.rows[:, :count] - steep.sum(2)).nan_to_num(nan=0.0).clamp(min=0)
-        whole = self.distribution.support().take(owner).width
-        share = box.width / torch.where(whole > 0, whole, 1.0)
-        return (steep + LOOSE * loose[..., None] * share[:, None]).amax(1).argmax(1)
 
     def _book(self, owner: Tensor, box: Box) -> None:
         """Add up the masses of boxes that fail throughout."""
@@ -216,6 +204,22 @@ def added(total: float, masses: Tensor, towards: float) -> float:
     if not bool((masses > 0).any()):
         return total
     return max(0.0, math.nextafter(math.fsum([total, *masses.tolist()]), towards))
+
+
+def halved(bounded: Box, box: Box, both: Margins, count: int) -> Tensor:
+    """[k] the input to halve: where bounds are steep, and where they are loose, one that is wide.
+
+    How loose a row is: the share of the gap between its upper and lower bound that neither's slopes explain; a hundredth or less
+    is rounding. A relaxation that is exact hides no slope, and no halving is spent on inputs that do not matter. `both` bounds
+    `count` rows and their opposites over the boxes `bounded`, of which `box` is what is left.
+    """
+    slope = both.bound.a.abs()  # [k, 2 R, d]
+    slope = torch.maximum(slope[:, :count], slope[:, count:])
+    gap = -both.rows[:, count:] - both.rows[:, :count]
+    loose = (1 - (slope * bounded.width[:, None]).sum(2) / gap).nan_to_num(nan=0.0).clamp(0, 1)
+    loose = torch.where(loose > 0.01, loose, 0.0)
+    hidden = HIDDEN_SLOPE * loose[..., None] * slope.amax(2, keepdim=True)
+    return ((slope + hidden).amax(1) * box.width).argmax(1)
 
 
 def two_sided(spec: Spec) -> Spec:
