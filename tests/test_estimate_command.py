@@ -88,7 +88,7 @@ def test_settings_from_a_file(folder: Path) -> None:
         (["none.onnx", "data.npz", "--linf", 0.1], 1, "nothing there"),
         (["data.npz", "model.onnx", "--linf", 0.1], 1, "the order is fathom estimate MODEL DATA"),
         (["model.onnx"], 2, "expected DATA behind MODEL"),
-        (["model.onnx", "data.npz"], 2, "expected how far inputs may be"),
+        (["model.onnx", "data.npz"], 2, "expected how much inputs may change"),
         (["model.onnx", "data.npz", "--linf", 0.1, "--l2", 0.1], 2, "expected one of --linf, --l2 and --l1, got 2"),
         (["model.onnx", "data.npz", "--linf", -0.1], 1, "--linf"),
         (["model.onnx", "data.npz", "--linf", 0.1, "--draws", 0], 1, "expected draws of 1 or more, got 0"),

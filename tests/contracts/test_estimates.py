@@ -100,7 +100,7 @@ def test_masses_add_up_to_one_and_agree_with_draws(name: str) -> None:
     distribution = distributions()[name]
     assert isinstance(distribution, Product)
     owner = torch.zeros(8, dtype=torch.int64)
-    whole = distribution.support().take(owner)
+    whole = distribution.outer.take(owner)
     pick = torch.arange(8)[:, None].bitwise_and(torch.tensor([1, 2, 4])) > 0
     cut = whole.lower + 0.3 * whole.width
     varies = whole.width > 0

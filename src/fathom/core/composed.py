@@ -17,9 +17,36 @@ from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.core.spec import Spec
 
 
+@dataclass(frozen=True, eq=False)
+class Several(Overseer):
+    """A composition of several parts; whether of all or of any, its kinds say."""
+
+    severity: Severity = field(kw_only=True)
+    parts: tuple[Overseer, ...]
+
+    @property
+    def differentiable(self) -> bool:
+        return all(part.differentiable for part in self.parts)
+
+    def take(self, index: Tensor) -> Self:
+        return type(self)(tuple(part.take(index) for part in self.parts), severity=self.severity)
+
+    def judgement(self, index: int, y: Tensor) -> str:
+        """The judgements of the parts, each once."""
+        return "; ".join(dict.fromkeys(part.judgement(index, y) for part in self.parts))
+
+    def acts(self, y: Tensor) -> Tensor | None:
+        """[n] whether none of the parts sees the model abstain; None where none speaks of it."""
+        acts = [act for act in (part.acts(y) for part in self.parts) if act is not None]
+        return reduce(torch.logical_and, acts) if acts else None
+
+    def troubles(self) -> tuple[str, ...]:
+        return tuple(trouble for part in self.parts for trouble in part.troubles())
+
+
 @final
 @dataclass(frozen=True, eq=False)
-class AllOf(Overseer):
+class AllOf(Several):
     """A catastrophe is what all parts call one: margin = max over the parts. `a & b` makes it.
 
     One part that says "safe" decides, even where another cannot judge (NaN).
@@ -29,22 +56,12 @@ class AllOf(Overseer):
     what is proved of the others is proved of all, and `exact` is False.
     """
 
-    severity: Severity = field(kw_only=True)
-    parts: tuple[Overseer, ...]
-
     def __str__(self) -> str:
         return " and ".join(_bracketed(part) for part in self.parts)
 
     @property
     def compilable(self) -> bool:
         return any(part.compilable for part in self.parts)
-
-    @property
-    def differentiable(self) -> bool:
-        return all(part.differentiable for part in self.parts)
-
-    def take(self, index: Tensor) -> Self:
-        return type(self)(tuple(part.take(index) for part in self.parts), severity=self.severity)
 
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         margins = _margins(self.parts, x, y)
@@ -67,15 +84,6 @@ class AllOf(Overseer):
             raise NotCompilable("; ".join(dict.fromkeys(reasons)))
         return _combined(done, both, exact=not reasons)
 
-    def judgement(self, index: int, y: Tensor) -> str:
-        return _words(self.parts, index, y)
-
-    def acts(self, y: Tensor) -> Tensor | None:
-        return _all_act(self.parts, y)
-
-    def troubles(self) -> tuple[str, ...]:
-        return tuple(trouble for part in self.parts for trouble in part.troubles())
-
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         worst = torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
         return torch.where(self.margin(x, y) <= 0, worst, -1)
@@ -83,7 +91,7 @@ class AllOf(Overseer):
 
 @final
 @dataclass(frozen=True, eq=False)
-class AnyOf(Overseer):
+class AnyOf(Several):
     """A catastrophe is what any part calls one: margin = min over the parts. `a | b` makes it.
 
     One part that says "catastrophe" decides, even where another cannot judge (NaN).
@@ -92,22 +100,12 @@ class AnyOf(Overseer):
     exact: where every part is; and every part has to be compiled, or a proof would leave catastrophes out.
     """
 
-    severity: Severity = field(kw_only=True)
-    parts: tuple[Overseer, ...]
-
     def __str__(self) -> str:
         return " or ".join(_bracketed(part) for part in self.parts)
 
     @property
     def compilable(self) -> bool:
         return all(part.compilable for part in self.parts)
-
-    @property
-    def differentiable(self) -> bool:
-        return all(part.differentiable for part in self.parts)
-
-    def take(self, index: Tensor) -> Self:
-        return type(self)(tuple(part.take(index) for part in self.parts), severity=self.severity)
 
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         margins = _margins(self.parts, x, y)
@@ -117,15 +115,6 @@ class AnyOf(Overseer):
     def compile(self, network: Network) -> Compiled:
         """The parts' clauses, one beside the other, over a network in which the model is held once."""
         return _combined([part.compile(network) for part in self.parts], either, exact=True)
-
-    def judgement(self, index: int, y: Tensor) -> str:
-        return _words(self.parts, index, y)
-
-    def acts(self, y: Tensor) -> Tensor | None:
-        return _all_act(self.parts, y)
-
-    def troubles(self) -> tuple[str, ...]:
-        return tuple(trouble for part in self.parts for trouble in part.troubles())
 
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([part.severities(x, y) for part in self.parts]).amax(0)
@@ -233,20 +222,9 @@ def _margins(parts: Sequence[Overseer], x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([margin.to(dtype) for margin in margins])
 
 
-def _all_act(parts: Sequence[Overseer], y: Tensor) -> Tensor | None:
-    """[n] whether none of the parts sees the model abstain; None where none speaks of it."""
-    acts = [act for act in (part.acts(y) for part in parts) if act is not None]
-    return reduce(torch.logical_and, acts) if acts else None
-
-
 def _worst(overseers: Sequence[Overseer]) -> Severity:
     return max((overseer.severity for overseer in overseers), key=lambda severity: severity.rank)
 
 
 def _bracketed(part: Overseer) -> str:
-    return f"({part})" if isinstance(part, AllOf | AnyOf) else str(part)
-
-
-def _words(parts: Sequence[Overseer], index: int, y: Tensor) -> str:
-    """The judgements of the parts, each once."""
-    return "; ".join(dict.fromkeys(part.judgement(index, y) for part in parts))
+    return f"({part})" if isinstance(part, Several) else str(part)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -114,15 +115,21 @@ class Latent(Distribution):
 class Product(Latent):
     """A distribution of independent inputs, each between two numbers, so that boxes have exact masses."""
 
-    @abstractmethod
-    def support(self) -> Box:
-        """[n, d] boxes that hold the sets, rounded outward."""
+    inner: Box  # [n, d] float64: the largest boxes inside the sets; draws lie in them
+    outer: Box  # [n, d] float64: boxes that hold the sets, an ulp larger at most
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The inputs that vary in some set."""
+        return (self.inner.lower < self.inner.upper).any(0).nonzero()[:, 0]
+
+    @property
+    def latent(self) -> int:
+        return len(self.columns)
 
     @abstractmethod
     def mass(self, owner: Tensor, box: Box) -> Box:
         """[k] intervals that hold the probability of the box [k, d] under its set's distribution; ends in [0, 1]."""
-
-
-def varying(lower: Tensor, upper: Tensor) -> Tensor:
-    """The inputs that vary in some set of [n, d]."""
-    return (lower < upper).any(0).nonzero()[:, 0]

@@ -143,7 +143,7 @@ class Search:
         """The sets themselves, bounded, and those settled left out."""
         _, self.reach = tighten(self.network, self.problem.region)
         owner = torch.arange(len(self.problem))
-        return self._bound(owner, self.distribution.support(), None)
+        return self._bound(owner, self.distribution.outer, None)
 
     def split(self, cells: Cells) -> tuple[Cells, Cells]:
         """The open halves of the likeliest boxes, and the other boxes."""

@@ -6,13 +6,13 @@ import json
 import shlex
 import sys
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fathom.cli import INTERRUPTED, app, complain
+from fathom.cli import INTERRUPTED, app, asking, complain
+from fathom.cli.asking import asked, default, spent, written
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
@@ -34,39 +34,21 @@ model; estimates, which have no guarantee, by multi-level splitting and importan
 bracket; and how much is unseen. They are different statements: docs/estimate.md says which to lean on.
 """
 
-FLAGS = {
-    "model": "MODEL",
-    "data": "DATA",
-    "data.path": "DATA",
-    "data.limit": "--limit",
-    "region.radius": "--linf, --l2 or --l1",
-    "region.range": "--range",
-    "region.range[0]": "LO of --range",
-    "region.range[1]": "HI of --range",
-    "budget.total_seconds": "--seconds",
-    "seed": "--seed",
-}
-"""How a user of flags knows the keys of audit.toml."""
-
 DISTRIBUTIONS = ("uniform", "normal", "data")
-
-asked, spent, written = (
-    partial(typer.Option, rich_help_panel=panel) for panel in ("What is asked", "What may be spent", "What is written")
-)
 
 
 @app.command(epilog=EPILOG)
 def estimate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="An .onnx, package.module:factory, a .pt2, or an audit.toml.")],
-    data: Annotated[Path | None, typer.Argument(metavar="DATA", help="An .npz or .safetensors of inputs x and labels y.")] = None,
+    model: asking.Model,
+    data: asking.Data = None,
     prop: Annotated[
         Path | None, asked("--property", metavar="FILE", help="In place of DATA: the box and rules of a .vnnlib file.")
     ] = None,
-    linf: Annotated[float | None, asked("--linf", metavar="R", help="Each input may change by at most R.")] = None,
-    l2: Annotated[float | None, asked("--l2", metavar="R", help="The Euclidean norm of the change is at most R.")] = None,
-    l1: Annotated[float | None, asked("--l1", metavar="R", help="The sum of all changes is at most R.")] = None,
-    span: Annotated[tuple[float, float] | None, asked("--range", metavar="LO HI", help="Inputs stay between LO and HI.")] = None,
-    limit: Annotated[int | None, asked("--limit", metavar="N", help="The first N cases only.")] = None,
+    linf: asking.Linf = None,
+    l2: asking.L2 = None,
+    l1: asking.L1 = None,
+    span: asking.Span = None,
+    limit: asking.Limit = None,
     distribution: Annotated[
         str, asked("--distribution", metavar="NAME", help="uniform over the region, normal round its centre, or data: as it is.")
     ] = "uniform",
@@ -74,9 +56,9 @@ def estimate(
         float, asked("--deviation", metavar="S", help="Standard deviation of normal, in half widths of the region.")
     ] = 0.5,
     confidence: Annotated[float, asked("--confidence", metavar="C", help="Of intervals, between 0 and 1.")] = 0.99,
-    anyway: Annotated[bool, asked("--anyway", help="Go on, whatever the inspection of model and data says.")] = False,
-    seed: Annotated[int | None, asked("--seed", metavar="K", help="Of all that is drawn. [dim]0 if not given.[/dim]")] = None,
-    seconds: Annotated[float | None, spent("--seconds", metavar="S", help="Of the whole. [dim]60.0 if not given.[/dim]")] = None,
+    anyway: asking.Anyway = False,
+    seed: asking.Seed = None,
+    seconds: Annotated[float | None, spent("--seconds", metavar="S", help=f"Of the whole. {default(60)}")] = None,
     draws: Annotated[int, spent("--draws", metavar="N", help="Of plain sampling.")] = 100_000,
     evaluations: Annotated[
         int, spent("--evaluations", metavar="N", help="Of each other method, about; boxes, of branch and bound.")
@@ -93,20 +75,24 @@ def estimate(
 
     if distribution not in DISTRIBUTIONS:
         raise typer.BadParameter(f"expected one of {', '.join(DISTRIBUTIONS)}, got {distribution!r}", param_hint="--distribution")
-    radii = {kind: radius for kind, radius in (("linf", linf), ("l2", l2), ("l1", l1)) if radius is not None}
-    if len(radii) > 1:
-        raise typer.BadParameter(f"expected one of --linf, --l2 and --l1, got {len(radii)}; run an estimation for each")
+    region = asking.region(linf=linf, l2=l2, l1=l1, span=span)
     if seconds is not None and not seconds > 0:
         raise typer.BadParameter(f"expected seconds > 0, got {seconds:g}", param_hint="--seconds")
     effort = Effort(draws, evaluations, confidence, 0 if seed is None else seed)
     if prop is not None:
-        if data is not None or radii or span is not None or limit is not None or distribution == "data":
+        if data is not None or region["kind"] or span is not None or limit is not None or distribution == "data":
             raise typer.BadParameter("expected --property alone: it says which inputs there are; leave out DATA and its options")
         question = _of_property(model, prop, distribution, deviation)
     else:
-        if distribution == "data" and not radii and not model.endswith(".toml"):
-            radii = {"linf": 0.0}  # the samples as they are
-        settings = _settings(model, data, radii, span, limit, seconds, seed)
+        if distribution == "data" and region["kind"] is None and not model.endswith(".toml"):
+            region |= {"kind": "linf", "radius": 0.0}  # the samples as they are
+        given = {
+            "data": {"path": None if data is None else str(data), "limit": limit},
+            "region": region,
+            "budget": {"total_seconds": seconds},
+            "seed": seed,
+        }
+        settings = asking.settings_of("estimate", model, given, or_data=", or --property", or_region=", or --distribution data")
         question = _of_settings(settings, distribution, deviation, anyway=anyway)
         effort, seconds = replace(effort, seed=settings.seed), settings.budget.total_seconds
     budget = Budget(seconds=60.0 if seconds is None else seconds)
@@ -127,64 +113,18 @@ class _Asked:
     distribution: Distribution
 
 
-def _settings(
-    model: str,
-    data: Path | None,
-    radii: dict[str, float],
-    span: tuple[float, float] | None,
-    limit: int | None,
-    seconds: float | None,
-    seed: int | None,
-) -> Settings:
-    from fathom.audits.settings import make_settings, read_settings
-
-    kind, radius = next(iter(radii.items()), (None, None))
-    given: dict[str, Any] = {
-        "data": {"path": None if data is None else str(data), "limit": limit},
-        "region": {"kind": kind, "radius": radius, "range": None if span is None else list(span)},
-        "budget": {"total_seconds": seconds},
-        "seed": seed,
-    }
-    if model.endswith(".toml"):
-        return read_settings(model, given, FLAGS)
-    if model.endswith((".npz", ".safetensors")):
-        raise FathomError(f"expected a model as MODEL, got {model}, which holds arrays; the order is fathom estimate MODEL DATA")
-    if data is None:
-        raise typer.BadParameter(
-            "expected DATA behind MODEL, an .npz or .safetensors file, or --property; an audit.toml says more"
-        )
-    if kind is None:
-        raise typer.BadParameter("expected how far inputs may be, such as --linf 0.03, or --distribution data")
-    return make_settings({"model": model, **given}, FLAGS)
-
-
 def _of_settings(settings: Settings, distribution: str, deviation: float, *, anyway: bool) -> _Asked:
     """The question that flags or an audit.toml put."""
-    from fathom.cli.progress import working
-
     if settings.arithmetic != "real":
         raise FathomError(f"expected real arithmetic for an estimation, got {settings.arithmetic}; leave it out of the file")
-    with working("reading the data"):
-        from fathom.audits.estimation import empirical
-        from fathom.audits.setup import make_parts, read_model, read_samples
-        from fathom.core.problem import Problem
-        from fathom.estimates.distributions import over
-
-        data = read_samples(settings)
-    if distribution == "data" and data is None:
+    if distribution == "data" and settings.data is None:
         raise FathomError("expected data to draw from for --distribution data, got a box without any; draw uniformly")
-    with working("reading the model, and replaying it node by node"):
-        captured = read_model(settings, data)
-    if data is not None:
-        from fathom.audits.preprocessing import inspect
+    parts = asking.prepare(settings, anyway=anyway)
+    from fathom.audits.estimation import empirical
+    from fathom.core.problem import Problem
+    from fathom.estimates.distributions import over
 
-        with working("looking at model and data"):
-            inspection = inspect(captured.program, data, settings.region.clip)
-        for line in inspection.lines():
-            typer.echo(line, err=True)
-        inspection.require(anyway=anyway)
-    parts = make_parts(settings, captured, data)
-    problem = Problem.make(captured.program, captured.network, parts.region, parts.overseer)
+    problem = Problem.make(parts.captured.program, parts.captured.network, parts.region, parts.overseer)
     if distribution == "data":
         return _Asked(problem, empirical(problem, parts.clean))
     return _Asked(problem, over(problem.deployed, distribution, deviation))

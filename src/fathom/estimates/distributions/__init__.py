@@ -48,4 +48,4 @@ def over(region: Region, name: str = "uniform", deviation: float = 0.5) -> Distr
         raise FathomError(f"expected a standard deviation > 0, in half widths of the region, got {deviation:g}")
     centre = region.centre if isinstance(region, LinfBall) else box.middle
     half = region.radius[:, None].expand_as(centre) if isinstance(region, LinfBall) else box.width / 2
-    return TruncatedNormal(centre, deviation * half, inner, box)
+    return TruncatedNormal(inner, box, centre, deviation * half)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.rounding import down, up
-from fathom.estimates.distribution import Product, varying
+from fathom.estimates.distribution import Product
 from fathom.estimates.distributions.normal_numbers import below, enclose_between, quantile
 from fathom.estimates.distributions.uniform import product
 
@@ -24,33 +23,16 @@ class TruncatedNormal(Product):
 
     centre: Tensor  # [n, d] float64
     deviation: Tensor  # [n, d] float64, > 0 where an input varies
-    inner: Box  # [n, d] float64: the largest boxes inside the sets; draws lie in them
-    outer: Box  # [n, d] float64: boxes that hold the sets, an ulp larger at most
 
     def __str__(self) -> str:
         shares = (self.deviation / self.half.clamp(min=torch.finfo(torch.float64).tiny))[self.deviation > 0]
         size = f" of standard deviation {shares.median().item():.3g} half widths" if len(shares) else ""
         return f"normal around the centre{size}, cut off at the region's ends"
 
-    def __len__(self) -> int:
-        return len(self.inner)
-
     @property
     def half(self) -> Tensor:
         """[n, d] how far the farther end is from the centre."""
         return torch.maximum(self.outer.upper - self.centre, self.centre - self.outer.lower)
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """The inputs that vary."""
-        return varying(self.inner.lower, self.inner.upper)
-
-    @property
-    def latent(self) -> int:
-        return len(self.columns)
-
-    def support(self) -> Box:
-        return self.outer
 
     def _standard(self, owner: Tensor, x: Tensor) -> Tensor:
         """x [k, d] in standard deviations from the centre, [k, columns]."""

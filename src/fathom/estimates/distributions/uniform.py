@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import final
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.rounding import down, up
-from fathom.estimates.distribution import Product, varying
+from fathom.estimates.distribution import Product
 from fathom.estimates.distributions.normal_numbers import below, quantile
 
 
@@ -20,26 +19,8 @@ from fathom.estimates.distributions.normal_numbers import below, quantile
 class Uniform(Product):
     """x = lower + (upper - lower) P(Z < z), input by input."""
 
-    inner: Box  # [n, d] float64: the largest boxes inside the sets; draws lie in them
-    outer: Box  # [n, d] float64: boxes that hold the sets, an ulp larger at most
-
     def __str__(self) -> str:
         return "uniform over the region"
-
-    def __len__(self) -> int:
-        return len(self.inner)
-
-    @cached_property
-    def columns(self) -> Tensor:
-        """The inputs that vary."""
-        return varying(self.inner.lower, self.inner.upper)
-
-    @property
-    def latent(self) -> int:
-        return len(self.columns)
-
-    def support(self) -> Box:
-        return self.outer
 
     def place(self, owner: Tensor, z: Tensor) -> Tensor:
         x = self.inner.lower[owner]
