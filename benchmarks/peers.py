@@ -4,7 +4,7 @@
     python -m benchmarks.peers bounds ../shared/vnncomp --peer PYTHON --csv FILE      # auto-LiRPA: CROWN and alpha-CROWN
 
 PYTHON is the interpreter of an environment of its own that has the peer (see README.md): auto-LiRPA asks for a torch that Fathom
-is too new for. `--device cuda` is handed to the peer, and to Fathom's bounds, which say so where they cannot.
+is too new for. `--device cuda` has the bounds of both computed on the GPU.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def bounds(root: Path, peer: str, device: str, into: Path) -> Iterator[Bounds]:
                 continue
             found = json.loads(ended.stdout.strip().splitlines()[-1])
             for method, key, solver in (
-                ("CROWN", "CROWN", Crown()),
-                ("alpha-CROWN", "CROWN-Optimized", AlphaCrown(steps=STEPS, inner_steps=STEPS)),
+                ("CROWN", "CROWN", Crown(device)),
+                ("alpha-CROWN", "CROWN-Optimized", AlphaCrown(steps=STEPS, inner_steps=STEPS, device=device)),
             ):
                 values, spent = found[key]
                 margin, seconds = _ours(solver, asked)
@@ -203,8 +203,6 @@ def main() -> None:
                 _write(asked.csv, Verdict, given)
             tell_verdicts(given)
         else:
-            if asked.device != "cpu":
-                print("Fathom's bounds run on the CPU alone; only the peer's are on the device asked for")
             found = []
             for line in bounds(asked.folder, asked.peer, asked.device, Path(into)):
                 found.append(line)

@@ -40,9 +40,10 @@ class AlphaCrown(Solver):
     steps: int = 20
     rate: float = 0.25
     inner_steps: int = 0  # of ascent on every bound of the inside
+    device: str = "cpu"  # where bounds are computed, as torch calls it
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
-        return solve_in_batches(problem, budget, hints, observe, self._bound)
+        return solve_in_batches(problem, budget, hints, observe, self._bound, self.device)
 
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
         assert problem.spec is not None

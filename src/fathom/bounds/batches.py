@@ -1,10 +1,12 @@
-"""What bounds share as solvers: sets cut into batches that fit in memory, candidates confirmed, brackets observed."""
+"""What bounds share as solvers: sets cut into batches that fit in memory, moved to a device and back, candidates confirmed,
+brackets observed.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from fathom.core.errors import OutOfDomain
 from fathom.core.network import Network
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer
+from fathom.core.value import map_tensors
 
 ROWS_AT_ONCE = 512  # of the widest node: how many rows a set may need in one pass before its pass is cut up anyway
 
@@ -30,9 +33,17 @@ class Bound:
 
 
 def solve_in_batches(
-    problem: Problem, budget: Budget, hints: Hints, observe: Observer, bound: Callable[[Problem, Network, Clock], Bound]
+    problem: Problem,
+    budget: Budget,
+    hints: Hints,
+    observe: Observer,
+    bound: Callable[[Problem, Network, Clock], Bound],
+    device: str = "cpu",
 ) -> Answers:
-    """Answers for every set (for the goal `decide`, that `hints` has not decided), batch by batch, until the budget is spent."""
+    """Answers for every set (for the goal `decide`, that `hints` has not decided), batch by batch, until the budget is spent.
+
+    Bounds are computed on the device; programs run where they always do, and answers are on the CPU.
+    """
     clock = budget.start()
     outputs = sum(port.size for port in problem.program.outputs)
     answers = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
@@ -51,7 +62,7 @@ def solve_in_batches(
         began = time.monotonic()
         part = problem.take(index)
         try:
-            result = bound(part, network, clock)
+            result = _bound_on(device, bound, part, network, clock)
         except OutOfDomain:
             if len(index) > 1:  # one set may spoil a batch: find it by halves
                 size = len(index) // 2
@@ -66,6 +77,18 @@ def solve_in_batches(
         answers = answers.put(index, Answers(result.margin.detach(), found, reason, cost))
         observe(answers)
     return answers
+
+
+def _bound_on(
+    device: str, bound: Callable[[Problem, Network, Clock], Bound], problem: Problem, network: Network, clock: Clock
+) -> Bound:
+    if device == "cpu":
+        return bound(problem, network, clock)
+    region, spec = map_tensors((problem.region, problem.spec), lambda tensor: tensor.to(device))
+    # The account of rounding is for sums of products in some order. cuDNN has convolutions that are not (Winograd, Fourier).
+    with torch.device(device), torch.backends.cudnn.flags(enabled=False):
+        result = bound(replace(problem, region=region, spec=spec), network.to(torch.float64, device), clock)
+    return map_tensors(result, lambda tensor: tensor.cpu())
 
 
 def confirm_best(problem: Problem, network: Network, candidates: Tensor) -> Witnesses:

@@ -29,8 +29,10 @@ class Crown(Solver):
     Reference: Zhang et al., Efficient neural network robustness certification with general activation functions, NeurIPS 2018.
     """
 
+    device: str = "cpu"  # where bounds are computed, as torch calls it
+
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
-        return solve_in_batches(problem, budget, hints, observe, self._bound)
+        return solve_in_batches(problem, budget, hints, observe, self._bound, self.device)
 
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
         margins = crown(problem, network, clock.budget.memory // 4, clock.late)

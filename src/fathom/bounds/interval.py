@@ -26,8 +26,10 @@ class Interval(Solver):
     Reference: Gowal et al., On the effectiveness of interval bound propagation for training verifiably robust models, 2018.
     """
 
+    device: str = "cpu"  # where bounds are computed, as torch calls it
+
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
-        return solve_in_batches(problem, budget, hints, observe, self._bound)
+        return solve_in_batches(problem, budget, hints, observe, self._bound, self.device)
 
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
         assert problem.spec is not None
