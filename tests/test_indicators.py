@@ -152,7 +152,7 @@ def test_random_noise_is_flagged() -> None:
 
 def test_an_attack_that_stopped_too_soon_is_told_so() -> None:
     problem = classify(n=30, radius=0.08)
-    short = Gradient(restarts=1, steps=2, full=0).solve(problem, Budget())
+    short = Gradient(restarts=1, steps=2, full=0).solve(problem, Budget(passes=1))
     seen = examine(problem, short, Budget())
     falling = (seen.falling > 0.1) & seen.silent
     assert falling.sum() > 3

@@ -158,6 +158,28 @@ def test_what_is_recorded_is_recalled_by_the_same_question(tmp_path: Path) -> No
         assert book.begin(problem(first=9.0), "Crown()").recall().points.isnan().all(), "another region"
 
 
+def test_failures_of_other_cases_and_models_are_handed_out_newest_first(tmp_path: Path) -> None:
+    """Only failures, only of inputs of this size and type, and never those of the cases that ask."""
+    found = answers([-1.0, -INF, -INF], [-0.5, 0.75, -0.25])
+    later = answers([-1.0, -INF, -INF], [-0.5, None, None], seed=1)
+    with Casebook.open(tmp_path / "c.db") as book:
+        first = book.begin(problem(), "r")
+        assert first.elsewhere(9).shape == (0, INPUTS)
+        first.record(found)
+        assert first.elsewhere(9).shape == (0, INPUTS)
+        assert book.begin(problem(), "r").elsewhere(9).shape == (0, INPUTS), "the same cases in another run"
+        book.begin(problem(first=50.0), "r").record(later)
+        other = book.begin(problem(digest="e" * 64), "r")
+        points = other.elsewhere(9)
+        assert {tuple(x) for x in points.tolist()} == {
+            tuple(x) for x in [*found.found.x[[0, 2]].tolist(), later.found.x[0].tolist()]
+        }
+        assert torch.equal(other.elsewhere(1), later.found.x[:1])
+        assert other.elsewhere(0).shape == (0, INPUTS)
+        double = dataclasses.replace(problem(), program=Doubler("f" * 64, torch.float64))
+        assert book.begin(double, "r").elsewhere(9).shape == (0, INPUTS), "of another type"
+
+
 def test_a_bound_of_another_version_is_proved_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = answers([-1.0, 0.25, -INF], [-0.5, 0.75, None])
     with Casebook.open(tmp_path / "c.db") as book:

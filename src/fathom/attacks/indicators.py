@@ -18,12 +18,12 @@ from fathom.attacks.decisions import Decisions, middle
 from fathom.attacks.descent import descend
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import Objective, gradient, has_gradient
+from fathom.attacks.reuse import carried
 from fathom.attacks.values import Values
 from fathom.core.answer import Answers, Cost, Witnesses
 from fathom.core.budget import Budget, Goal
 from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
-from fathom.core.region import Projectable
 from fathom.core.solver import Hints
 from fathom.core.value import take
 
@@ -143,9 +143,9 @@ def examine(problem: Problem, answers: Answers, budget: Budget, *, points: Tenso
             forward, backward = forward + LOOKS + MORE + 5, backward + LOOKS + MORE + 1
         else:
             flat = flat + 1
-        carried = _carried(problem, answers, sets, points, generator)
-        found, beaten = _outdone(found, replace(found, found=found.found.best(_transfer(part, carried))), beaten, Rival.TRANSFER)
-        forward = forward + carried.shape[1]
+        others = _others(problem, answers, sets, points, generator)
+        found, beaten = _outdone(found, replace(found, found=found.found.best(_transfer(part, others))), beaten, Rival.TRANSFER)
+        forward = forward + others.shape[1]
         for rival, search in ((Rival.VALUES, Values(seed=seed)), (Rival.DECISIONS, Decisions(seed=seed))):
             left = budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
             told = search.solve(part, left, Hints(answers=found))
@@ -237,17 +237,13 @@ def _falling(problem: Problem, best: Tensor, found: Answers, generator: torch.Ge
     return share, refused.to(torch.float64), after.x
 
 
-def _carried(problem: Problem, answers: Answers, sets: Tensor, points: Tensor | None, generator: torch.Generator) -> Tensor:
-    """Inputs [k, c, d] to try on the sets [k]: those of other models, and the ways from the middle to the failures of others."""
-    region, dtype = problem.deployed.take(sets), problem.program.dtype
-    given = torch.zeros(len(sets), 0, problem.deployed.size, dtype=dtype) if points is None else points[sets].to(dtype)
+def _others(problem: Problem, answers: Answers, sets: Tensor, points: Tensor | None, generator: torch.Generator) -> Tensor:
+    """Inputs [k, c, d] to try on the sets [k]: those of other models, and the failures of other sets, carried over."""
+    given = torch.zeros(len(sets), 0, problem.deployed.size) if points is None else points[sets]
     broken = answers.broken.nonzero()[:, 0]
-    if not isinstance(region, Projectable) or not isinstance(problem.deployed, Projectable) or not len(broken):
-        return given
     some = broken[torch.randperm(len(broken), generator=generator)[:CARRIED]]
-    centre = middle(problem.deployed, generator)
-    ways = answers.found.x[some].to(torch.float64) - centre[some]
-    return torch.cat([given, region.project((centre[sets][:, None] + ways).to(dtype))], 1)
+    ways = answers.found.x[some].to(torch.float64) - problem.deployed.take(some).centres()
+    return torch.cat([given.to(problem.program.dtype), carried(problem.take(sets), ways)], 1)
 
 
 def _transfer(problem: Problem, x: Tensor) -> Witnesses:

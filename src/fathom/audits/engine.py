@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from fathom.attacks.reuse import nearest
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify_export
 from fathom.audits.interrupt import interruptible
@@ -32,6 +33,11 @@ SHRINKING = 0.05
 """Of an audit's seconds, kept for making failures simple."""
 MOST_RUNS = 4096
 """Of the program for each of them."""
+
+MOST_OTHERS = 512
+"""Failures of other cases and models that are read from a casebook."""
+OTHERS = 4
+"""How many of them, the nearest, are tried on each set."""
 
 Watcher = Callable[[Problem, Answers], None]
 """Told the brackets of all sets as they tighten."""
@@ -182,7 +188,10 @@ def _solve(
         known = record.recall()
         if isinstance(solver, Portfolio) and solver.records is not None:  # what is to be certified is proved again
             known = replace(known, lower=torch.full_like(known.lower, -torch.inf))
-        hints = Hints(torch.cat([clean[:, None], known.points], 1), Answers(known.lower, none.found, none.reason, none.cost))
+        others = nearest(problem, record.elsewhere(MOST_OTHERS), OTHERS)
+        hints = Hints(
+            torch.cat([clean[:, None], known.points, others], 1), Answers(known.lower, none.found, none.reason, none.cost)
+        )
 
         def observe(answers: Answers) -> None:
             record.record(answers)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import has_gradient
+from fathom.attacks.reuse import attempt, reuse
 from fathom.attacks.values import Values
 from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
@@ -37,9 +38,10 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed; a short attack on all sets; bounds; a long attack on those that stand, or several beside branch
-        and bound; branch and bound on groups of what is left, the least lower bound first, each group with its share of the time
-        that remains; last, how bad the broken cases get.
+    Method: hints are replayed; a short attack on all sets; what broke some tried on the others; bounds; a long attack on those
+        that stand, from the best of the points tried and from where relaxations are least, or several beside branch and bound;
+        branch and bound on groups of what is left, the least lower bound first, each group with its share of the time that
+        remains; last, how bad the broken cases get.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -52,6 +54,7 @@ class Portfolio(Solver):
     beside: tuple[Gradient, ...] = ()  # in the midst of branch and bound
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
     group: int = 16  # cases searched together
+    reuse: bool = True  # try the failures of other sets, and start the longer attack from what is known
     worsen: bool = True  # also ask how bad broken cases can be: bound them, and search on from their failures at the end
     stage: Callable[[str], None] = field(default=lambda name: None, repr=False, compare=False)  # told what comes next
     records: list[tuple[Tensor, Record]] | None = field(default=None, repr=False, compare=False)
@@ -65,6 +68,8 @@ class Portfolio(Solver):
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
         self.stage("attack")
         standing.run(self._attack(problem), standing.open(), attacks)
+        if self.reuse:
+            standing.reuse(attacks, self.seed)
         if problem.provable:
             self.stage("bounds")
             if self.bounds and self.worsen:  # the first one also says how bad the broken cases can be at worst
@@ -74,7 +79,13 @@ class Portfolio(Solver):
                 standing.run(bound, standing.open(), self._rest(budget, clock))
             if self.longer is not None:
                 self.stage("longer attack")
-                standing.run(replace(self.longer, seed=self.seed), standing.open(), attacks)
+                sets = standing.open()
+                starts = standing.starts(sets, attacks) if self.reuse else None
+                given = 0 if starts is None else starts.shape[1]  # that many fewer of its own: the passes stay as many
+                longer = replace(self.longer, seed=self.seed, restarts=max(self.longer.restarts - given, 1))
+                standing.run(longer, sets, attacks, starts)
+                if self.reuse:
+                    standing.reuse(attacks, self.seed + 1)
             self.stage("branch and bound")
             self._search(standing, budget, clock)
         if self.worsen and clock.over() is None:
@@ -132,6 +143,8 @@ class _Standing:
         self.problem = problem
         self.observe = observe
         self.answers = none if hints.answers is None else none.tighten(hints.answers)
+        self.given = torch.zeros(len(problem), 0, problem.region.size, dtype=problem.program.dtype)  # [n, c, d] points handed on
+        self.used = torch.zeros(len(problem), dtype=torch.bool)  # the failures that were tried on other sets
 
     def replay(self, hints: Hints) -> None:
         """Confirm the points that are known from before, one of each set at a time."""
@@ -147,20 +160,44 @@ class _Standing:
         over = self.answers.decided | case_broken(self.problem, self.answers)[self.problem.owner]
         return (~over).nonzero()[:, 0]
 
-    def run(self, solver: Solver, index: Tensor, budget: Budget) -> None:
-        """Let a solver work on the sets at `index`; what it finds is merged, and what it tells is passed on."""
+    def reuse(self, budget: Budget, seed: int) -> None:
+        """Try the failures found since the last time on what stands open."""
+        sets, fresh = self.open(), (self.answers.broken & ~self.used).nonzero()[:, 0]
+        if len(sets) and len(fresh):
+            part = reuse(self.problem, self.answers.found.x, fresh, sets, budget, seed)
+            self.used[fresh] = True
+            self._merge(self.answers, sets, part)
+
+    def starts(self, sets: Tensor, budget: Budget) -> Tensor:
+        """The best [k, c, d] of the points handed on for the sets at `sets` [k]; NaN for none."""
+        points = attempt(self.problem.take(sets), self.given[sets], budget).points
+        assert points is not None
+        return points
+
+    def run(self, solver: Solver, index: Tensor, budget: Budget, starts: Tensor | None = None) -> None:
+        """Let a solver work on the sets at `index`; what it finds is merged, and what it tells is passed on.
+
+        `starts`: [k, c, d] points to start from, besides the best known one.
+        """
         if not len(index):
             return
         before = self.answers
         known = before.take(index)
         points = torch.where(known.found.known[:, None], known.found.x, torch.nan)[:, None]
+        points = points if starts is None else torch.cat([points, starts], 1)
 
         def tell(part: Answers) -> None:
             self.observe(before.put(index, part))
 
-        part = solver.solve(self.problem.take(index), budget, Hints(points, known), tell)
+        self._merge(before, index, solver.solve(self.problem.take(index), budget, Hints(points, known), tell))
+
+    def _merge(self, before: Answers, index: Tensor, part: Answers) -> None:
+        """What the work on the sets at `index` gave, with the points that it hands on."""
         self.answers = before.put(index, part)
         _refuse_contradiction(self.problem, self.answers)
+        if part.points is not None:
+            none = part.points.new_full((len(self.answers), *part.points.shape[1:]), torch.nan)
+            self.given = torch.cat([self.given, none.index_copy(0, index, part.points)], 1)
         self.observe(self.answers)
 
 

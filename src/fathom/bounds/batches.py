@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fathom.core.answer import REASONS, Answers, Cost, Reason, Witnesses
+from fathom.core.answer import REASONS, Answers, Cost, Reason
 from fathom.core.budget import Budget, Clock, Goal
 from fathom.core.confirm import confirm
 from fathom.core.errors import OutOfDomain
@@ -20,6 +20,7 @@ from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer
 from fathom.core.value import map_tensors
 
+KEPT = 3  # minimisers of a set that are handed on, to start attacks from
 ROWS_AT_ONCE = 512  # of the widest node: how many rows a set may need in one pass before its pass is cut up anyway
 
 
@@ -54,10 +55,11 @@ def solve_in_batches(
     if hints.answers is not None and budget.goal is Goal.DECIDE:
         todo = todo[~hints.answers.decided]
     size = batch_size(network, budget.memory)
+    starts = torch.full((len(problem), KEPT, problem.region.size), torch.nan, dtype=problem.program.dtype)
     while len(todo):
         stop = clock.over()
         if stop is not None:
-            return answers.because(stop, todo)
+            return replace(answers.because(stop, todo), points=starts)
         index, rest = todo[:size], todo[size:]
         began = time.monotonic()
         part = problem.take(index)
@@ -70,13 +72,15 @@ def solve_in_batches(
                 answers, todo = answers.because(Reason.OUT_OF_DOMAIN, index), rest
             continue
         todo = rest
-        found = confirm_best(part, network, result.candidates)
+        best = _best(part, network, result.candidates)
+        starts[index, : best.shape[1]] = best.to(starts.dtype)
+        found = confirm(part, best[:, 0])
         cost = Cost.zero(len(index)).spend(time.monotonic() - began, forward=result.candidates.shape[1], backward=result.backward)
         reason = torch.full((len(index),), REASONS.index(Reason.INCOMPLETE))
         clock.passes += int(result.backward.max()) if len(index) else 0
         answers = answers.put(index, Answers(result.margin.detach(), found, reason, cost))
         observe(answers)
-    return answers
+    return replace(answers, points=starts)
 
 
 def _bound_on(
@@ -91,14 +95,14 @@ def _bound_on(
     return map_tensors(result, lambda tensor: tensor.cpu())
 
 
-def confirm_best(problem: Problem, network: Network, candidates: Tensor) -> Witnesses:
-    """The candidate [n, k, d] of least margin for each set, confirmed."""
+def _best(problem: Problem, network: Network, candidates: Tensor) -> Tensor:
+    """Of the candidates [n, k, d] of each set the `KEPT` of least margin, that of the least first."""
     assert problem.spec is not None
     n, k, d = candidates.shape
     own = torch.arange(n).repeat_interleave(k)
     margins = problem.spec.take(own).margin(network(candidates.detach().reshape(n * k, d))).reshape(n, k)
-    best = margins.nan_to_num(nan=torch.inf).argmin(1)
-    return confirm(problem, candidates[torch.arange(n), best])
+    order = margins.nan_to_num(nan=torch.inf).argsort(stable=True, dim=1)[:, :KEPT]
+    return candidates.detach()[torch.arange(n)[:, None], order]
 
 
 def batch_size(network: Network, memory: int) -> int:

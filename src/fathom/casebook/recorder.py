@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 from torch import Tensor
 
 from fathom.casebook.database import DAMAGED, CasebookError, Database
@@ -40,6 +40,8 @@ _CHANGING = (
     *("lower", "seal", "upper", "deployed", "broken", "reason", "lower_run", "found_run"),
     *("seconds", "forward", "backward", "boxes", "updated"),
 )
+MOST_OUTPUTS = 4096
+"""Of a model whose failures are looked at; larger ones are of another kind."""
 _MARGINS = ("deployed", "real_lower", "real_upper")
 
 
@@ -139,6 +141,23 @@ class Recorder:
         lower = torch.tensor([proved(bounds[key]._mapping) for key in self._ids], dtype=torch.float64)
         mine = torch.tensor([bounds[key].fathom == _version() for key in self._ids])
         return Known(torch.where(mine, lower, -torch.inf), candidates)
+
+    def elsewhere(self, count: int) -> Tensor:
+        """Failures [w, d] of other cases, of this model and of others, over inputs like these: the newest `count`, at most.
+
+        Raises:
+            CasebookError: the file cannot be read, or what it holds is not what was stored.
+        """
+        d, dtype = self._problem.written.size, self._problem.program.dtype
+        size, least = func.length(POINTS.c.arrays), d * dtype.itemsize
+        likely = (POINTS.c.kind == Kind.WITNESS.value) & (size > least) & (size < least + 4096 + MOST_OUTPUTS * 8)
+        other = SETS.c.case_digest.not_in(select(RUN_CASES.c.case_digest).where(RUN_CASES.c.run == self._run))
+        query = select(POINTS.c.id).join(SETS, SETS.c.id == POINTS.c.set_id).where(likely & other)
+        with self._database.read() as connection:
+            newest = [row.id for row in connection.execute(query.order_by(POINTS.c.id.desc()).limit(count))]
+            found = [x for _, x in inputs(connection, newest)]
+        found = [x for x in found if x.shape == (d,) and x.dtype == dtype]
+        return torch.stack(found) if found else torch.zeros(0, d, dtype=dtype)
 
     def record(self, answers: Answers) -> None:
         """Store what is new in answers for all n sets, in one transaction; a point is in the file when this returns.

@@ -157,6 +157,9 @@ class Answers:
     found: Witnesses
     reason: Tensor  # [n] int64: place in REASONS
     cost: Cost
+    points: Tensor | None = None
+    """[n, k, d] search aids of the one call of `solve` that gave these: inputs worth a start, best first; NaN rows are none.
+    Never trusted, and left behind by `tighten` and `put`."""
 
     @staticmethod
     def none(n: int, inputs: int, outputs: int, dtype: torch.dtype) -> Answers:
