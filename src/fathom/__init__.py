@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from fathom import regions as regions
     from fathom.audits.engine import audit as audit
     from fathom.audits.estimation import estimate as estimate
+    from fathom.audits.latent import NaturalInputs as NaturalInputs
+    from fathom.audits.latent import latent as latent
+    from fathom.audits.relaxed import LatentResult as LatentResult
     from fathom.audits.result import AuditResult as AuditResult
     from fathom.audits.verify import verify as verify
     from fathom.capture.export import export as export
@@ -44,8 +47,11 @@ PUBLIC = {
     "audit": "audits.engine",
     "verify": "audits.verify",
     "estimate": "audits.estimation",
+    "latent": "audits.latent",
     "write_report": "report.page",
     "AuditResult": "audits.result",
+    "LatentResult": "audits.relaxed",
+    "NaturalInputs": "audits.latent",
     "Estimation": "estimates.answer",
     "Effort": "estimates.effort",
     "Casebook": "casebook.store",

@@ -19,6 +19,7 @@ from fathom.core.region import Projectable, Region
 from fathom.core.value import fingerprint
 from fathom.regions.box import BoxRegion
 from fathom.regions.changes import Changes
+from fathom.regions.ellipsoid import Ellipsoid
 from fathom.regions.finite import FiniteSet
 from fathom.regions.l0 import L0Ball
 from fathom.regions.l1 import L1Ball
@@ -71,6 +72,12 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
     if kind == "WassersteinBall":
         shape = {1: (1, 1, 1), 2: (1, 1, 2), 7: (1, 1, 7), 60: (3, 4, 5)}.get(d, (1, 1, d))
         return WassersteinBall.around(centre.reshape(-1, *shape), radius, clip)
+    if kind == "Ellipsoid":  # of all shapes, from thin to round, whatever the clipping; `restrict` clips
+        g = generator(d)
+        factor = torch.diag_embed(10.0 ** (-2 * torch.rand(len(centre), d, generator=g, dtype=torch.float64)))
+        below = torch.randn(len(centre), d, generator=g, dtype=torch.float64)[:, 1:]
+        factor += torch.diag_embed(0.3 * factor.diagonal(dim1=1, dim2=2)[:, 1:] * below, offset=-1)
+        return Ellipsoid.make(centre, factor, radius)
     pytest.fail(f"say in `make` how to build a {kind}")
 
 
@@ -115,6 +122,8 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, Product):
         parts = x.split([factor.size for factor in region.factors])
         return all(inside(factor, i, part, slack) for factor, part in zip(region.factors, parts, strict=True))
+    if isinstance(region, Ellipsoid):
+        return ellipsoid_holds(region, i, point, slack)
     if isinstance(region, Changes):
         return changes_hold(region, i, point, max(slack, Fraction(0)))
     clip = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
@@ -126,6 +135,19 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if norm == math.inf:
         return max(change) <= radius
     return sum(change) <= radius if norm == 1 else sum(c * c for c in change) <= radius * radius
+
+
+def ellipsoid_holds(region: Ellipsoid, i: int, point: list[Fraction], slack: Fraction) -> bool:
+    """Whether u, solved for exactly from point = centre + factor u, is short enough."""
+    ends = zip(region.lower[i].tolist(), point, region.upper[i].tolist(), strict=True)
+    if not all(Fraction(a) - abs(slack) <= v <= Fraction(b) + abs(slack) for a, v, b in ends):
+        return False
+    u: list[Fraction] = []
+    for v, c, row in zip(point, region.centre[i].tolist(), region.factor[i].tolist(), strict=True):
+        before = sum((Fraction(f) * w for f, w in zip(row, u) if f), Fraction(0))
+        u.append((v - Fraction(c) - before) / Fraction(row[len(u)]))
+    radius = max(Fraction(region.radius[i].item()) * (1 + slack) + slack / 10**5, Fraction(0))
+    return sum(w * w for w in u) <= radius * radius
 
 
 def plan_cost(region: WassersteinBall, i: int, x: torch.Tensor) -> float:
@@ -190,6 +212,7 @@ def test_every_kind_is_found() -> None:
         "LinfBall",
         "L2Ball",
         "L1Ball",
+        "Ellipsoid",
         "FiniteSet",
         "L0Ball",
         "Patch",

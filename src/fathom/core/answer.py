@@ -25,6 +25,7 @@ class Claim(enum.Enum):
     COUNTEREXAMPLE = "counterexample"
     CERTIFICATE = "certificate (unchecked)"
     CHECKED_CERTIFICATE = "certificate (checked)"
+    RELAXED = "relaxed counterexample"  # the relaxation fails here; no input of the model need
     CONFIDENCE = "bound with confidence"
     ESTIMATE = "estimate"
     UNKNOWN = "unknown"

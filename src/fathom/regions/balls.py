@@ -13,7 +13,7 @@ from torch import Tensor
 from fathom.core.box import Box
 from fathom.core.errors import FathomError
 from fathom.core.region import Projectable
-from fathom.core.rounding import dot_down, down, up
+from fathom.core.rounding import TINY, dot_down, down, gamma, up
 from fathom.regions.box import check_matrices, per_set
 
 End = float | Tensor
@@ -161,6 +161,13 @@ def split_bound(a: Tensor, part: Tensor, norm: Tensor, centre: Tensor, radius: T
     in_box = down(dot_down(rest, vertex) - lost)
     in_ball = down(dot_down(part, centre[:, None]) - up(radius[:, None] * norm))
     return down(in_box + in_ball)
+
+
+def euclidean(z: Tensor) -> Tensor:
+    """At least the Euclidean norms [...] of z [..., d]; scaled, so that squares neither overflow nor vanish."""
+    largest = z.abs().amax(-1)
+    squares = (z / largest.clamp(min=TINY)[..., None]).square().sum(-1)
+    return largest * squares.sqrt() * (1 + gamma(z.shape[-1] + 10, z.dtype))
 
 
 def with_gradient(value: Tensor, a: Tensor, minimiser: Tensor) -> Tensor:

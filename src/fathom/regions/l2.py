@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fathom.core.box import Box
 from fathom.core.rounding import TINY, gamma
-from fathom.regions.balls import Ball, root, rounded_towards, split_bound, with_gradient
+from fathom.regions.balls import Ball, euclidean, root, rounded_towards, split_bound, with_gradient
 from fathom.regions.box import clamp, in_rows, inward
 
 
@@ -53,7 +53,7 @@ class L2Ball(Ball):
         x = clamp(self.centre[:, None] - t[..., None] * unit, self.clip)
         part = (self.centre[:, None] - x) / t.clamp(min=TINY)[..., None] * (fixed / unit).where(unit != 0, 0.0)
         part = torch.where((x == vertex) & (t == last)[..., None], 0.0, part)
-        bounds = [split_bound(fixed, z, _norm(z), self.centre, self.radius, self.clip) for z in (part, fixed, 0 * fixed)]
+        bounds = [split_bound(fixed, z, euclidean(z), self.centre, self.radius, self.clip) for z in (part, fixed, 0 * fixed)]
         return with_gradient(torch.stack(bounds).amax(0), a, x), x
 
     def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> L2Ball:
@@ -88,10 +88,3 @@ class L2Ball(Ball):
         good = torch.where(excess <= 0, last, 0.0)
         start = torch.where((good < guess) & (guess < last), guess, good)
         return root(measure, start, good, last, 1e-13 * square.expand_as(last))
-
-
-def _norm(z: Tensor) -> Tensor:
-    """At least the Euclidean norms [n, k] of z [n, k, d]; scaled, so that squares neither overflow nor vanish."""
-    largest = z.abs().amax(-1)
-    squares = (z / largest.clamp(min=TINY)[..., None]).square().sum(-1)
-    return largest * squares.sqrt() * (1 + gamma(z.shape[-1] + 10, z.dtype))
