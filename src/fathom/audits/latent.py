@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -166,9 +166,12 @@ class _Asked:
             box = reach_boxes(self.layer.head, self.problem.region, late=late)
             return BoxRegion(box.lower, box.upper), torch.arange(n), None
         if self.natural is not None and self.within in ("box", "ellipsoid"):
-            z, group = self.layer.activations(self.natural.x), self._classes()
+            group = self._classes()
+            asked = torch.isin(group, self.group).nonzero()[:, 0]  # of other classes nothing is asked, and few may be there
             generator = torch.Generator().manual_seed(self.seed)
-            fitted = fit(self.within, z, group, self.coverage, self.confidence, generator)
+            z = self.layer.activations(self.natural.x[asked])
+            fitted = fit(self.within, z, group[asked], self.coverage, self.confidence, generator)
+            fitted = replace(fitted, held=asked[fitted.held])
             of = fitted.of(self.group)
             return fitted.region.take(of), of, fitted
         assert self.radius is not None
