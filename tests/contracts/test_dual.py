@@ -89,6 +89,30 @@ def test_the_estimate_is_the_rigorous_bound_but_for_rounding(*, ball: bool) -> N
     assert compared >= 10
 
 
+def test_trying_splits_bounds_the_children_as_they_are_bounded() -> None:
+    """What a split is chosen by, all candidates at once from their parents' lines, is each child's own bound."""
+    compared = 0
+    for seed in range(24):
+        network, sketch, dual, _ = posed_dual(seed, ball=seed % 2 == 1)
+        end, kinks = len(network.nodes) - 1, sketch.kinks()
+        unsplit = (dual.sign == 0) & (dual.lower < kinks) & (dual.upper > kinks)
+        if not bool(unsplit.any(1).all()):
+            continue
+        columns = torch.stack([unsplit.float().argmax(1), unsplit.float().cumsum(1).argmax(1)], 1)
+        tried = sketch.after_splits(end, dual, columns)
+        k = torch.arange(len(dual))
+        for c, column in enumerate(columns.T):
+            for side, end_name, sign in ((0, "upper", -1.0), (1, "lower", 1.0)):
+                child = {name: getattr(dual, name).clone() for name in (end_name, "sign", "multiplier")}
+                child[end_name][k, column] = kinks[column]
+                child["sign"][k, column], child["multiplier"][k, column] = sign, 0.0
+                bound = sketch.ascend(end, replace(dual, **child), 0).bound
+                assert torch.allclose(tried[side, :, c], bound, rtol=1e-5, atol=1e-5)
+                compared += len(k)
+        assert not torch.allclose(tried[0], tried[1])
+    assert compared > 100
+
+
 def test_a_step_follows_the_derivative() -> None:
     """Choices and multipliers moved a little move the bound by what `_evaluate` says, wherever the bound is smooth."""
     near = total = 0

@@ -32,6 +32,10 @@ class Lines:
     up: Tensor
     up_offset: Tensor
 
+    def gap(self, kinks: Tensor) -> Tensor:
+        """[k, U] how far the lines at choice 0 are apart at the kinks [U]."""
+        return self.up_offset - self.low_offset + (self.up - self.low) * kinks
+
 
 @dataclass(frozen=True, eq=False)
 class Dual:
@@ -68,3 +72,4 @@ class Found:
     met: Tensor  # [k, U] the coefficients that met the loose neurons at the last step taken
     value: Tensor  # [k, U] what the relaxation makes of the loose neurons' inputs at the last step but one; 0 before
     means: Tensor  # [k, 4, U] of the derivatives in slopes, of their squares; of how far above the kink inputs are, of its square
+    gap: Tensor  # [k, U] how far the relaxations are apart at the kinks

@@ -27,7 +27,7 @@ from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Linear, Nonlinear
 from fathom.core.region import Region
-from fathom.core.value import flat, take
+from fathom.core.value import flat, map_tensors, take
 from fathom.regions.box import BoxRegion
 
 SLOPE_RATE = 0.25
@@ -103,25 +103,42 @@ class Sketch:
             operator = self.network.nodes[bend.node].operator
             assert isinstance(operator, Nonlinear)
             box = Box(lower[:, bend.columns], upper[:, bend.columns])
-            zero = operator.relax(box, choice=torch.zeros_like(box.lower))
-            one = operator.relax(box, choice=torch.ones_like(box.lower))
-            low, offset = zero.lower_slope[0], zero.lower_offset
-            gains = one.lower_slope[0] - low, one.lower_offset - offset
-            parts.append((low, gains[0], offset, gains[1], zero.upper_slope[0], zero.upper_offset))
+            ends = lower.new_tensor([0.0, 1.0])[:, None, None]
+            both = operator.relax(box, choice=ends)
+            (low, slope), (offset, other) = both.lower_slope[0], both.lower_offset.expand_as(both.lower_slope[0])
+            parts.append((low, slope - low, offset, other - offset, both.upper_slope[0], both.upper_offset))
         if not parts:
             return Lines(*(lower.new_zeros(lower.shape) for _ in range(6)))
         return Lines(*(torch.cat(part, 1) for part in zip(*parts, strict=True)))
 
+    def after_splits(self, start: int, dual: Dual, columns: Tensor) -> Tensor:
+        """Bounds [2, k, C] of sub-problems at their choices, once one open neuron more, columns [k, C], is below its kink, and
+        once it is above. All but that neuron's lines are the sub-problem's own."""
+        k, c = columns.shape
+        parent, column = torch.arange(k).repeat_interleave(c), columns.reshape(-1, 1)
+        whole, kinks = take(self.lines(dual.lower, dual.upper), parent), self.kinks()
+        many, bounds = dual.take(parent), []
+        for lower, upper in ((dual.lower, torch.minimum(dual.upper, kinks)), (torch.maximum(dual.lower, kinks), dual.upper)):
+            own = map_tensors(self.lines(lower, upper), lambda t: t.gather(1, columns).reshape(-1, 1))
+            pairs = zip(vars(whole).values(), vars(own).values(), strict=True)
+            run = _Run(self, start, many, lines=Lines(*(line.scatter(1, column, mine) for line, mine in pairs)))
+            run.bound()
+            bounds.append(run.estimate.reshape(k, c))
+        return torch.stack(bounds)
+
     def ascend(self, start: int, dual: Dual, steps: int, *, enough: float = 0.0, momentum: float = MOMENTUM) -> Found:
         """Up to `steps` steps of projected Adam on every sub-problem whose bound is at most `enough`."""
         k, d = len(dual), self.network.input_size
+        run = _Run(self, start, dual, momentum)
         none = torch.full((k,), -torch.inf)
         zero = torch.zeros_like(dual.choice)
         means = torch.stack([zero] * 4, 1) if dual.means is None else dual.means.clone()
-        found = Found(none, dual.choice, dual.multiplier, dual.weight, none.new_zeros(k, d), zero.clone(), zero.clone(), means)
+        gap = run.lines.gap(run.kinks)
+        found = Found(
+            none, dual.choice, dual.multiplier, dual.weight, none.new_zeros(k, d), zero.clone(), zero.clone(), means, gap
+        )
         if not k:
             return found
-        run = _Run(self, start, dual, momentum)
         index = torch.arange(k)
         for step in range(steps + 1):
             run.bound()
@@ -145,9 +162,10 @@ class Sketch:
 class _Run:
     """A few sub-problems on their way up."""
 
-    def __init__(self, sketch: Sketch, start: int, dual: Dual, momentum: float = MOMENTUM) -> None:
+    def __init__(self, sketch: Sketch, start: int, dual: Dual, momentum: float = MOMENTUM, lines: Lines | None = None) -> None:
+        """`lines`: the relaxations, where they are known; they then count, not the bounds in `dual`."""
         self.sketch, self.start, self.dual, self.momentum = sketch, start, dual, momentum
-        self.lines = sketch.lines(dual.lower, dual.upper)
+        self.lines = sketch.lines(dual.lower, dual.upper) if lines is None else lines
         self.choice, self.multiplier = dual.choice.clone(), dual.multiplier.clone()
         self.weight = dual.weight.clone()
         self.several = bool((dual.member.sum(1) > 1).any())
@@ -155,7 +173,8 @@ class _Run:
         self.scale: Tensor | None = None
         self.time = 0
         self.goes_on = dual.means is not None
-        self.means = torch.zeros(len(dual), 4, self.choice.shape[1]) if dual.means is None else dual.means.clone()
+        none = torch.zeros(()).expand(len(dual), 4, self.choice.shape[1])  # takes no memory where no step follows
+        self.means = none if dual.means is None else dual.means.clone()
         self.weight_means = torch.zeros(len(dual), 2, self.weight.shape[1])
         self._settle()
 
@@ -313,6 +332,8 @@ class _Run:
         """One step of Adam up the bound's derivative, and not much further than takes it to `enough`."""
         end = self._evaluate()
         self.time += 1
+        if self.time == 1 and not self.goes_on:
+            self.means = self.means.clone()
         rising = self.met.clamp(min=0) * torch.addcmul(self.lines.offset_gain, self.lines.gain, self.value)
         _average(self.means[:, :2], rising, self.momentum)
         # Of all neurons: whichever is split next finds what its multiplier has to do.

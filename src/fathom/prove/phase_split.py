@@ -128,12 +128,23 @@ class PhaseTree:
     def _ascend(self, leaves: Phases, steps: int, momentum: float = MOMENTUM) -> tuple[Found, Tensor]:
         """Dual ascent from the leaves' own choices; and [k] whether no input gets there."""
         assert self.inside is not None
+        dual, empty = self._dual(leaves)
+        if bool((leaves.depth > 0).all()):
+            dual = replace(dual, means=leaves.means.float())
+        enough = 0.0 if self.decide else math.inf
+        found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=enough, momentum=momentum)
+        if found.weight.shape[1] < leaves.weight.shape[1]:
+            found = replace(found, weight=leaves.weight.float())
+        return found, empty
+
+    def _dual(self, leaves: Phases) -> tuple[Dual, Tensor]:
+        """The leaves as sub-problems, without means; and [k] whether no input gets there."""
+        assert self.inside is not None
         lower, upper, empty = self.inside.clipped(leaves)
         spec = self.spec.of[leaves.owner]
         member = (self.spec.clause[spec] == leaves.clause[:, None]).float()
         rows, offset, weight = self.spec.rows[spec].float(), self.spec.offsets[spec].float(), leaves.weight.float()
-        single = not bool((member.sum(1) > 1).any())
-        if single:  # such clauses need no weights: the row itself, instead of all
+        if not bool((member.sum(1) > 1).any()):  # such clauses need no weights: the row itself, instead of all
             at = member.argmax(1)
             k = torch.arange(len(leaves))
             rows, offset, member, weight = (
@@ -153,13 +164,8 @@ class PhaseTree:
             leaves.choice.float() / LEVELS,
             leaves.multiplier,
             weight,
-            leaves.means.float() if bool((leaves.depth > 0).all()) else None,
         )
-        enough = 0.0 if self.decide else math.inf
-        found = self.inside.sketch.ascend(len(self.network.nodes) - 1, dual, steps, enough=enough, momentum=momentum)
-        if single:
-            found = replace(found, weight=leaves.weight.float())
-        return found, empty
+        return dual, empty
 
     @torch.no_grad()
     def _optimise(self, leaves: Phases, steps: int, *, prove: bool, momentum: float = MOMENTUM) -> Phases:
@@ -221,11 +227,7 @@ class PhaseTree:
     def _candidates(self, leaves: Phases, found: Found) -> Tensor:
         """[k, C] the open neurons whose relaxation costs most: the coefficient it meets, times its lines' gap at the kink."""
         assert self.inside is not None
-        sketch = self.inside.sketch
-        lower, upper, _ = self.inside.clipped(leaves)
-        lines = sketch.lines(lower.float(), upper.float())
-        gap = lines.up_offset - lines.low_offset + (lines.up - lines.low) * sketch.kinks()
-        met = found.met
+        met, gap = found.met, found.gap
         cost = torch.where(met < 0, -met * gap, 0.2 * met * gap).nan_to_num()
         cost = torch.where(self.inside.open(leaves), cost + 1e-30, -1.0)
         count = min(CANDIDATES, cost.shape[1])
@@ -236,15 +238,14 @@ class PhaseTree:
     @torch.no_grad()
     def _branch(self, leaves: Phases) -> Tensor:
         """[k] the column to split: of the best by score, the one whose worse child is best bounded."""
+        assert self.inside is not None
         c = leaves.next.shape[1]
         several = (leaves.next[:, 1] >= 0).nonzero()[:, 0] if c > 1 else torch.arange(0)
         best = leaves.next[:, 0].clone()
         for part in torch.split(several, max(1, self.batch // 2)):
             some = leaves.take(part)
-            many = some.take(torch.arange(len(part)).repeat_interleave(c))
-            children = _both(many, many.next[torch.arange(len(many)), torch.arange(c).repeat(len(part))].clamp(min=0))
-            found, empty = self._ascend(children, 0)
-            margin = torch.where(empty, torch.inf, found.bound).reshape(2, len(part), c)
+            dual, _ = self._dual(some)
+            margin = self.inside.sketch.after_splits(len(self.network.nodes) - 1, dual, some.next.clamp(min=0))
             # The worse child counts first, and the better one a little; what is no open neuron never.
             value = margin.amin(0) + 0.01 * margin.amax(0).clamp(max=0.0)
             value = torch.where(some.next >= 0, value, -torch.inf)
