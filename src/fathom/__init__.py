@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fathom import overseers as overseers
     from fathom import regions as regions
+    from fathom import transforms as transforms
     from fathom.audits.engine import audit as audit
     from fathom.audits.estimation import estimate as estimate
     from fathom.audits.latent import NaturalInputs as NaturalInputs
@@ -72,13 +73,13 @@ PUBLIC = {
 }
 """Name to the module that defines it."""
 
-__all__ = [*PUBLIC, "overseers", "regions"]
+__all__ = [*PUBLIC, "overseers", "regions", "transforms"]
 
 
 def __getattr__(name: str) -> Any:
     if name in PUBLIC:
         return getattr(importlib.import_module(f"fathom.{PUBLIC[name]}"), name)
-    if name in ("overseers", "regions"):
+    if name in ("overseers", "regions", "transforms"):
         return importlib.import_module(f"fathom.{name}")
     raise AttributeError(f"module 'fathom' has no attribute {name!r}; it has {', '.join(__all__)}")
 

@@ -31,6 +31,7 @@ from fathom.ops.constant import Constant
 from fathom.ops.conv import Conv, ConvTranspose
 from fathom.ops.dense import Dense, LeftDense
 from fathom.ops.exp import Exp, Log
+from fathom.ops.field import Field
 from fathom.ops.layout import Reshape, Transpose
 from fathom.ops.pick import Concat, Gather, Pad, Pick
 from fathom.ops.power import Sqrt, Square
@@ -40,6 +41,7 @@ from fathom.ops.reduce import Reduce
 from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
+from fathom.ops.sine import Cosine, Sine
 from fathom.ops.softplus import Softplus
 from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
@@ -179,6 +181,7 @@ LINEAR: dict[str, list[Case]] = {
         Case(Reduce((3, 2), (0,), 3), ((3, 2),), lambda: [Fraction(1, 3)] * 2),
         Case(Reduce((3,), ()), ((3,),)),
     ],
+    "Field": [Case(Field(random((3, 2, 4), 1)), ((3,),)), Case(Field(random((2, 1), 1)), ((2,),))],
     "Constant": [Case(Constant((4,), random((2, 3), 1)), ((4,),))],
     "BatchScale": [_batch_scale(affine=True), _batch_scale(affine=False)],
     "Select": [Case(core_network.Select(1, (2, 2), 6), ((6,),))],
@@ -219,7 +222,7 @@ def cut(flat: Tensor, shapes: tuple[tuple[int, ...], ...]) -> tuple[Tensor, ...]
 
 def test_every_operator_has_instances_here() -> None:
     found = discover(fathom.ops, Linear).keys() | discover(fathom.ops, Nonlinear).keys()
-    missing = found - LINEAR.keys() - NONLINEAR.keys()
+    missing = found - LINEAR.keys() - NONLINEAR.keys() - ELSEWHERE
     assert not missing, f"give {sorted(missing)} instances in the tables of this file"
     for name, cases in LINEAR.items():
         assert all(type(case.operator).__name__ == name for case in cases)
@@ -338,7 +341,10 @@ NONLINEAR: dict[str, list[Function]] = {
     "Square": [Function(Square(), lambda x: x * x)],
     "Sqrt": [Function(Sqrt(), mpmath.sqrt, low=0.0, refused=((-1e-9, 1.0),))],
     "Product": [Function(Product(), lambda x, y: x * y)],
+    "Sine": [Function(Sine(), mpmath.sin, refused=((0.0, 2e6),))],
+    "Cosine": [Function(Cosine(), mpmath.cos, refused=((-2e6, 0.0),))],
 }
+ELSEWHERE = {"Resample"}  # not elementwise in all it reads: tests/contracts/test_resample.py
 FUNCTIONS = [pytest.param(f, id=f"{name}-{k}") for name, functions in NONLINEAR.items() for k, f in enumerate(functions)]
 ENDS = [0.0, 1e-320, 1e-300, 1e-30, 1e-12, 1e-6, 1e-3, 0.5, 1.0, 5.0, 12.0, 45.0, 300.0, 709.0, 1e4]
 CHOICES = [None, 0.0, 1.0, 0.3, 0.97]
@@ -523,6 +529,36 @@ def test_gradient_of_the_first_tangent_is_that_of_finite_differences() -> None:
             (gradient,) = torch.autograd.grad(slope(end), end)
             difference = (slope(end.detach() + 1e-4) - slope(end.detach() - 1e-4)) / 2e-4
             torch.testing.assert_close(gradient[0], difference, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("operator", [Sine(), Cosine()])
+def test_waves_are_bounded_at_and_round_every_crest(operator: Nonlinear) -> None:
+    """Boxes that begin, end or lie at the quarters of a turn, give or take a few units in the last place, up to many turns."""
+    quarter = mpmath.pi / 2
+    g = generator(3)
+    starts = [float(quarter * k) for k in (-400001, -4000, -9, -4, -3, -2, -1, 0, 1, 2, 3, 4, 7, 1000, 400003)]
+    ends = []
+    for start in starts:
+        near = [start, math.nextafter(start, math.inf), math.nextafter(start, -math.inf), start + 1e-9, start - 1e-9]
+        ends += [(a, a + w) for a in near for w in (0.0, 1e-15 * abs(a), 1e-9, 1e-3, 0.5, 1.6, 3.2, 4.8, 6.3, 20.0)]
+        ends += [(a - w, a) for a in near for w in (1e-9, 1e-3, 0.5, 1.6, 3.2)]
+    box = Box(*torch.tensor(ends, dtype=torch.float64).unbind(1))
+    real = mpmath.sin if isinstance(operator, Sine) else mpmath.cos
+    held = operator.interval(box)
+    for choice in (None, 0.0, 0.5, 1.0):
+        lines = operator.relax(box, choice=None if choice is None else torch.full_like(box.lower, choice))
+        gap = (lines.upper_slope[0] - lines.lower_slope[0]) * box.middle + lines.upper_offset - lines.lower_offset
+        assert (gap <= 4 + 2 * box.width).all()
+        for share in (0.0, 1.0, 0.5, *torch.rand(5, generator=g).tolist()):
+            x = at(box, torch.full_like(box.lower, share))
+            quarters = [k * quarter for k in (x / float(quarter)).round().tolist()]
+            rows = reals(box.lower, box.upper, held.lower, held.upper, *lines.lower_slope, lines.lower_offset)
+            more = reals(*lines.upper_slope, lines.upper_offset, x)
+            for (low, high, least, most, s, b), (t, c, value), special in zip(rows, more, quarters, strict=True):
+                for point in (value, special if low <= special <= high else value):
+                    y = real(point)
+                    assert least <= y <= most
+                    assert s * point + b <= y <= t * point + c, f"{operator} at {point} in [{low}, {high}], choice {choice}"
 
 
 @pytest.mark.parametrize(

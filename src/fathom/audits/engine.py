@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fathom.attacks.reuse import nearest
+from fathom.audits.applied import as_seen
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify_export
 from fathom.audits.interrupt import interruptible
@@ -28,6 +29,8 @@ from fathom.core.region import Region
 from fathom.core.solver import Hints, Solver
 from fathom.hunt.shrink import shrink
 from fathom.overseers.misclassification import Misclassification
+from fathom.transforms.program import in_front
+from fathom.transforms.region import Transformed
 
 SHRINKING = 0.05
 """Of an audit's seconds, kept for making failures simple."""
@@ -78,7 +81,7 @@ def audit(
 
     Args:
         model: any `nn.Module`; the path of an ONNX file; or what was captured before.
-        region: n sets of inputs [d], a case each.
+        region: n sets of inputs [d], a case each; of `fathom.transforms.Transformed`, the model is given what comes out.
         overseer: n judges.
         budget: of the whole audit; by default a minute.
         shape: of one sample, where a module does not take flat vectors [d].
@@ -115,6 +118,8 @@ def audit(
     seconds = time.monotonic() - began
     result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
     result = replace(result, simplest=simplest)
+    if isinstance(region, Transformed):
+        result = as_seen(result, region, captured.program)
     if certificates is None or records is None:
         return result
     check = certify_export(problem, answers, records, Path(certificates))
@@ -151,6 +156,17 @@ def captured_model(
     shape: tuple[int, ...] | None,
     arithmetic: Arithmetic | str | None,
 ) -> Captured:
+    """The model as a network, with the region's transformations in front of it, where it has any.
+
+    Raises:
+        FathomError: it is not understood.
+    """
+    if isinstance(region, Transformed):
+        return in_front(region, _captured(model, shape or region.shape, arithmetic))
+    return _captured(model, shape or (region.size,), arithmetic)
+
+
+def _captured(model: nn.Module | Captured | str | Path, shape: tuple[int, ...], arithmetic: Arithmetic | str | None) -> Captured:
     wanted = None if arithmetic is None else Arithmetic(arithmetic)
     if isinstance(model, Captured):
         if wanted not in (None, model.network.arithmetic):
@@ -161,7 +177,7 @@ def captured_model(
             raise FathomError("expected an ONNX file for proofs about float32, got a module; export it first")
         from fathom.capture.torch_module import capture_module
 
-        return capture_module(model, shape or (region.size,), live=False)
+        return capture_module(model, shape, live=False)
     from fathom.capture.onnx_file import read_onnx
 
     return read_onnx(model, wanted or Arithmetic.REAL)

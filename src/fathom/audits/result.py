@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fathom.audits.applied import Applied
 from fathom.audits.checking import Check
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
 from fathom.core.answer import Answers, Claim, Witnesses
@@ -44,6 +45,7 @@ class Worst(NamedTuple):
     margin: float
     lower: float  # no margin of this case is below it; -inf where nothing is proved
     judgement: str
+    applied: str = ""  # what transformations did there, in words
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +86,8 @@ class AuditResult:
     coverage: float | None = None  # the share of clean inputs on which the model acts; None where abstaining is not spoken of
     check: Check | None = None  # of the certificate of all proved cases, where one was asked for
     simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
+    applied: tuple[Applied | None, ...] = ()  # [cases] what transformations did at the best point; () where there are none
+    applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
 
     def __post_init__(self) -> None:
         cases, d = self.x.shape
@@ -156,7 +160,9 @@ class AuditResult:
         case = int(upper.argmin())
         if not math.isfinite(upper[case]):
             return None
-        return Worst(case, upper[case].item(), self.answers.lower[case].item(), self.judgements[case])
+        applied = self.applied[case] if self.applied else None
+        words = "" if applied is None else applied.words
+        return Worst(case, upper[case].item(), self.answers.lower[case].item(), self.judgements[case], words)
 
     @property
     def useful(self) -> bool:
@@ -206,14 +212,15 @@ class AuditResult:
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
             cases, proved, broken, unknown, already_wrong: counts; the last four add up to the first.
             share: [least, most], the bracket on `measure`.
-            worst: {case, margin, lower, judgement}, or null.
+            worst: {case, margin, lower, judgement, applied}, or null; applied: what transformations did there, in words.
             answers: a list with one entry a case:
                 case, title, digest; verdict: "proved", "broken" or "unknown"; claim; already_wrong; clean_margin;
                 lower, upper: the bracket on the worst margin, null for none; judgement; reason: a name; why: its sentence;
                 rounding_failure; cost: {seconds, forward, backward, boxes};
                 witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
                 else null; simplest: the same for the failure of a broken case with the fewest changes that were found, and
-                `changed`, at which inputs; else null.
+                `changed`, at which inputs; else null. Where pictures are transformed, x is the picture that the program is
+                given, and `applied` says {words, parameters: {name: value}}; else that is null.
         """
         worst = self.worst
         return {
@@ -250,7 +257,7 @@ class AuditResult:
             "why": why.value,
             "rounding_failure": bool(self.rounding_failure[index]),
             "cost": {name: getattr(cost, name)[index].item() for name in ("seconds", "forward", "backward", "boxes")},
-            "witness": self._witness(self.answers.found, index) if shown else None,
+            "witness": self._witness(self.answers.found, index, self.applied) if shown else None,
             "simplest": self._simplest(index),
         }
 
@@ -258,9 +265,9 @@ class AuditResult:
         if self.simplest is None or not bool(self.simplest.known[index]):
             return None
         changed = (self.simplest.x[index] != self.x[index]).nonzero()[:, 0].tolist()
-        return {"changed": changed, **self._witness(self.simplest, index)}
+        return {"changed": changed, **self._witness(self.simplest, index, self.applied_simplest)}
 
-    def _witness(self, found: Witnesses, index: int) -> dict[str, Any]:
+    def _witness(self, found: Witnesses, index: int, applied: tuple[Applied | None, ...]) -> dict[str, Any]:
         real = [_finite(found.real_lower[index].item()), _finite(found.real_upper[index].item())]
         return {
             "x": found.x[index].tolist(),
@@ -268,6 +275,7 @@ class AuditResult:
             "deployed": _finite(found.deployed[index].item()),
             "real": real if found.judged_real[index] else None,
             "in_written": bool(found.in_written[index]),
+            "applied": done.to_json() if applied and (done := applied[index]) else None,
         }
 
 
@@ -280,8 +288,8 @@ def _worst_line(worst: Worst | None) -> str:
     if worst is None:
         return "worst found: no point is known for any case that is right when clean"
     proved = f"proved: no worse than {at_least(worst.lower)}" if math.isfinite(worst.lower) else "nothing proved"
-    judgement = f"{worst.judgement}, " if worst.judgement else ""
-    return f"worst found: case {worst.case}, {judgement}margin {at_most(worst.margin)} ({proved})"
+    said = "".join(f"{words}, " for words in (worst.applied, worst.judgement) if words)
+    return f"worst found: case {worst.case}, {said}margin {at_most(worst.margin)} ({proved})"
 
 
 def _finite(value: Any) -> Any:

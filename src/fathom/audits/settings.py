@@ -29,6 +29,8 @@ from typing import Annotated, Any
 
 from fathom.audits import keys
 from fathom.audits.keys import Key, Place, SettingsError, Source
+from fathom.audits.transformation_keys import transformation
+from fathom.transforms.transformation import Transformation
 
 MAX_BYTES = 64 << 20
 """No settings are larger than this."""
@@ -78,9 +80,9 @@ class Relation:
     limit: Annotated[float, keys.number()] = 0.0
 
 
-REGION_KINDS = ("linf", "l2", "l1", "box", "l0", "patch", "wasserstein", "tabular", "finite")
+REGION_KINDS = ("linf", "l2", "l1", "box", "l0", "patch", "wasserstein", "tabular", "finite", "transformation")
 
-REGION_NEEDED = {"count": "l0", "size": "patch", "points": "finite"}
+REGION_NEEDED = {"count": "l0", "size": "patch", "points": "finite", "transform": "transformation"}
 """Key to the one kind of region that has it and cannot do without."""
 
 REGION_OPTIONAL = {
@@ -98,7 +100,7 @@ class RegionSettings:
     """[region]: what the adversary may choose. A set round every sample, or one box."""
 
     kind: Annotated[str, keys.choice(*REGION_KINDS)]
-    radius: Annotated[float | None, keys.number(0)] = None
+    radius: Annotated[float | None, keys.number(0)] = None  # of noise on top, where pictures are transformed
     range: Annotated[tuple[float, float] | None, keys.list_of(keys.number(), 2)] = None  # that every input keeps to
     lower: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None  # the same, an end an input
     upper: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None
@@ -114,6 +116,7 @@ class RegionSettings:
     unit: Annotated[tuple[float, ...] | None, keys.list_of(keys.number(0, above=True))] = None  # of the budget, for each
     budget: Annotated[float | None, keys.number(0)] = None  # how many units may change in all
     relations: Annotated[tuple[Relation, ...] | None, keys.list_of(keys.table(Relation))] = None
+    transform: Annotated[tuple[Transformation, ...] | None, keys.list_of(transformation)] = None  # in this order
 
     def __post_init__(self) -> None:
         self._check_keys()
@@ -286,6 +289,13 @@ class Settings:
         if self.region.kind == "box" and self.overseer.kind in LABELLED:
             raise SettingsError(
                 f"expected an overseer without labels for a box, got {self.overseer.kind}; use targeted or rules", "overseer"
+            )
+        sees_inputs = self.overseer.kind in ("reference", "program", "checker") and self.overseer.sees != "y"
+        if self.region.transform is not None and sees_inputs:
+            raise SettingsError(
+                f"expected an overseer that judges outputs alone for the kind transformation, got {self.overseer.kind}, which "
+                'sees inputs; use another, or a checker with sees = "y"',
+                "overseer",
             )
         used: dict[Path, str] = {}
         places = {"model": self.model, "data": self.data and self.data.path, "casebook": self.casebook, "report": self.report}

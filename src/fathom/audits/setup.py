@@ -25,6 +25,7 @@ from fathom.overseers.program import ProgramOverseer
 from fathom.overseers.reference import Reference
 from fathom.overseers.targeted import Targeted
 from fathom.overseers.top_k import TopK
+from fathom.transforms.region import Transformed
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class Parts:
     data: Data | None
     region: Region
     overseer: Overseer
-    clean: Tensor  # [n, d]
+    clean: Tensor  # [n, d] of the region's own inputs
 
 
 def read_model(settings: Settings, data: Data | None) -> Captured:
@@ -88,7 +89,7 @@ def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Par
         data = data.part(settings.data.start, settings.data.limit)
     size = sum(port.size for port in captured.program.inputs)
     region = make_region(settings.region, data, _points(settings), size)
-    clean = region.box().middle if data is None else data.flat
+    clean = region.centres() if data is None or isinstance(region, Transformed) else data.flat
     return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)
 
 

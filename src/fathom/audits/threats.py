@@ -18,6 +18,7 @@ from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
 from fathom.regions.tabular import Tabular
 from fathom.regions.wasserstein import WassersteinBall
+from fathom.transforms.region import Transformed
 
 BALLS: dict[str, type[LinfBall | L2Ball | L1Ball]] = {"linf": LinfBall, "l2": L2Ball, "l1": L1Ball}
 
@@ -48,6 +49,9 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
         return BALLS[settings.kind].around(data.flat, settings.radius, clip=ends)
     if settings.kind == "finite":
         return _finite(data, points)
+    if settings.transform is not None:
+        images = torch.from_numpy(data.x.copy())
+        return Transformed.around(images, settings.transform, clip=ends, radius=settings.radius or 0.0)
     if settings.kind == "tabular":
         assert ends is not None
         return _tabular(settings, data, ends)

@@ -152,6 +152,9 @@ def _trace(network: Network, i: int, kink: float | None, found: dict[int, list[f
     if isinstance(node.operator, Nonlinear) and len(node.inputs) == 1:
         # Its image is as tight as its lines are on the same box, so it is its own input that is worth bounding.
         _trace(network, node.inputs[0], None, found)
+    elif isinstance(node.operator, Linear) and node.operator.spreads:
+        for j in node.inputs:
+            _trace(network, j, None, found)
     elif (
         isinstance(node.operator, Linear)
         and node.operator.copies

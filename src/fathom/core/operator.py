@@ -62,6 +62,11 @@ class Linear(Operator):
         return False
 
     @property
+    def spreads(self) -> bool:
+        """True for one with many more outputs than inputs, of which it is the inputs' boxes that are worth tightening."""
+        return False
+
+    @property
     def bias(self) -> Tensor | None:
         """What y is at x = 0, broadcastable to [*out]; None for zero."""
         return None

@@ -23,6 +23,7 @@ ULPS = {
     "sqrt": 2,  # correctly rounded by IEEE 754; some accelerators are not
     "reciprocal": 2,
     "square": 2,
+    "sin": 4,  # and cos
     "bell": 12,  # the derivatives of sigmoid and tanh: e / (1 + e)^2 for an exponential e
 }
 """At most how many units in the last place a computed value may be off; one unit is at most eps times the value."""

@@ -82,6 +82,7 @@ def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
         "article",
         heading,
         where,
+        _applied(result, case),
         easel.show(result, case),
         margins,
         _scores(result, case),
@@ -90,6 +91,12 @@ def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
         class_="card",
         aria_labelledby=name,
     )
+
+
+def _applied(result: AuditResult, case: int) -> Markup:
+    """What transformations did to the picture, in words."""
+    applied = result.applied[case] if result.applied else None
+    return join() if applied is None else paragraph(f"The picture is {applied.words}; the model is given what is shown after.")
 
 
 def _scores(result: AuditResult, case: int) -> Markup:
@@ -108,12 +115,24 @@ def _simplest(result: AuditResult, case: int, easel: Easel) -> Markup:
     if found is None or not bool(found.known[case]):
         return join()
     x, before = found.x[case], result.x[case]
+    if result.applied:
+        return _simplest_applied(result, case, found.upper[case].item(), easel)
     changed, size = int((x != before).sum()), len(x)
     if changed == int((result.answers.found.x[case] != before).sum()):
         return join()
     margin = upper_words(found.upper[case].item())
     words = f"It fails with {changed} of {many(size, 'input')} changed, too: margin {margin}."
     return join(paragraph(words), easel.simplest(result, case, x))
+
+
+def _simplest_applied(result: AuditResult, case: int, margin: float, easel: Easel) -> Markup:
+    """The mildest transformation that was found to do, where it is not the worst one."""
+    worst, mildest = result.applied[case], result.applied_simplest[case]
+    if mildest is None or worst is None or mildest.words == worst.words:
+        return join()
+    assert result.simplest is not None
+    words = f"It fails when it is only {mildest.words}, too: margin {upper_words(margin)}."
+    return join(paragraph(words), easel.simplest(result, case, result.simplest.x[case]))
 
 
 def _pair(name: str, value: str) -> Markup:
