@@ -144,16 +144,13 @@ def examine(problem: Problem, answers: Answers, budget: Budget, *, points: Tenso
         else:
             flat = flat + 1
         others = _others(problem, answers, sets, points, generator)
-        found, beaten = _outdone(found, replace(found, found=found.found.best(_transfer(part, others))), beaten, Rival.TRANSFER)
-        forward = forward + others.shape[1]
-        for rival, search in ((Rival.VALUES, Values(seed=seed)), (Rival.DECISIONS, Decisions(seed=seed))):
-            left = budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
-            told = search.solve(part, left, Hints(answers=found))
-            found, beaten = _outdone(found, found.tighten(told), beaten, rival)
-            forward = forward + told.cost.forward
+        left = budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+        found, beaten, spent = _challenged(part, found, others, left, seed)
+        forward = forward + spent
         lost = (beaten >= 0).nonzero()[:, 0]
         if differentiable and len(lost):
-            told = replace(LONGER, seed=seed + 1).solve(part.take(lost), replace(budget, goal=Goal.DECIDE))
+            left = budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+            told = replace(LONGER, seed=seed + 1).solve(part.take(lost), replace(left, goal=Goal.DECIDE))
             short[lost] = told.broken
             forward, backward = forward.index_add(0, lost, told.cost.forward), backward.index_add(0, lost, told.cost.backward)
     spread = torch.zeros(n, dtype=torch.float64)
@@ -172,6 +169,20 @@ def examine(problem: Problem, answers: Answers, budget: Budget, *, points: Tenso
         cost,
         obstacle,
     )
+
+
+def _challenged(problem: Problem, found: Answers, others: Tensor, budget: Budget, seed: int) -> tuple[Answers, Tensor, Tensor]:
+    """The answers [n] after every rival's search, which rival broke each set first, and the passes [n] that this took."""
+    clock, beaten = budget.start(), torch.full((len(problem),), -1)
+    after = replace(found, found=found.found.best(_transfer(problem, others)))
+    found, beaten = _outdone(found, after, beaten, Rival.TRANSFER)
+    passes = torch.full((len(problem),), others.shape[1])
+    for rival, search in ((Rival.VALUES, Values(seed=seed)), (Rival.DECISIONS, Decisions(seed=seed))):
+        left = budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+        told = search.solve(problem, left, Hints(answers=found))
+        found, beaten = _outdone(found, found.tighten(told), beaten, rival)
+        passes = passes + told.cost.forward
+    return found, beaten, passes
 
 
 def _best(problem: Problem, found: Answers, generator: torch.Generator) -> Tensor:
