@@ -48,6 +48,22 @@ class Rival(enum.Enum):
 RIVALS = tuple(Rival)
 
 
+class Doubt(enum.Enum):
+    """What may be the matter with an attack that found nothing, in a few words."""
+
+    MASKED = "another search breaks what following gradients did not"
+    FLAT = "no gradient to follow"
+    NOISE = "the program answers the same input differently"
+    SHORT = "another search, and a longer attack, break what the attack did not"
+    REFUSED = "the network fails where the program does not"
+    FALLING = "the margin was still falling when the attack ended"
+
+    @property
+    def masks(self) -> bool:
+        """Whether it raises the masking flag."""
+        return self in (Doubt.MASKED, Doubt.FLAT, Doubt.NOISE)
+
+
 @dataclass(frozen=True, eq=False)
 class Indicators:
     """For each of n sets what casts doubt on the gradient attack's silence. Nothing does where it was not silent.
@@ -78,38 +94,43 @@ class Indicators:
     def take(self, index: Tensor) -> Indicators:
         return take(self, index)
 
-    def reasons(self, index: int) -> tuple[str, ...]:
-        """What casts doubt on the silence about one set, in sentences; those that raise the flag first."""
+    def doubts(self, index: int) -> dict[Doubt, str]:
+        """What casts doubt on the silence about one set, each in a sentence; those that raise the flag first."""
         if not self.silent[index]:
-            return ()
-        said = []
+            return {}
+        said = {}
         if self.beaten[index] >= 0:
-            rival = RIVALS[int(self.beaten[index])].value
-            told = "the gradient attack was too short: a longer one does" if self.short[index] else "gradients are masked"
-            said.append(f"{rival} broke it, and following gradients did not; {told}")
+            rival = f"{RIVALS[int(self.beaten[index])].value} broke it, and following gradients did not; "
+            short = bool(self.short[index])
+            told = "the gradient attack was too short: a longer one does" if short else "gradients are masked"
+            said[Doubt.SHORT if short else Doubt.MASKED] = rival + told
         if self.obstacle:
-            said.append(f"there is no gradient to follow: {self.obstacle}")
+            said[Doubt.FLAT] = f"there is no gradient to follow: {self.obstacle}"
         elif self.flat[index] >= FLAT:
-            said.append(
+            said[Doubt.FLAT] = (
                 f"at {self.flat[index].item():.0%} of the inputs looked at the margin has no gradient (zero, not a number, or "
                 "rounding alone), so the gradient attack's silence says nothing; attack the model without what flattens it"
             )
         if self.noise[index] > NOISY:
-            said.append(
+            said[Doubt.NOISE] = (
                 f"the program gives the same input different answers (the margin moves by {self.noise[index].item():.2g} of its "
                 "size), so one run settles nothing; fix its random seed, or score it over many draws"
             )
         if self.refused[index]:
-            said.append(
+            said[Doubt.REFUSED] = (
                 "at the best input found the captured network fails and the deployed program does not: what is attacked is not "
                 "what runs, or rounding decides"
             )
         if self.falling[index] > FALLING:
-            said.append(
+            said[Doubt.FALLING] = (
                 f"the margin was still falling at the end: {MORE} more steps lowered it by {self.falling[index].item():.0%} of "
                 "what all steps before had; give the attack more steps"
             )
-        return tuple(said)
+        return said
+
+    def reasons(self, index: int) -> tuple[str, ...]:
+        """The sentences of `doubts`."""
+        return tuple(self.doubts(index).values())
 
 
 def examine(problem: Problem, answers: Answers, budget: Budget, *, points: Tensor | None = None, seed: int = 0) -> Indicators:

@@ -16,8 +16,10 @@ from fathom.audits.applied import as_seen
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify_export
 from fathom.audits.interrupt import interruptible
+from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.result import AuditResult
+from fathom.audits.silence import Silence
 from fathom.capture.captured import Captured
 from fathom.core.answer import Answers, Witnesses
 from fathom.core.arithmetic import Arithmetic
@@ -34,6 +36,10 @@ from fathom.transforms.region import Transformed
 
 SHRINKING = 0.05
 """Of an audit's seconds, kept for making failures simple."""
+LISTENING = 0.15
+"""Of an audit's seconds, kept for finding out how far silence can be trusted."""
+PLANTED = 20
+"""Failures of each size that are planted, if nothing else is said."""
 MOST_RUNS = 4096
 """Of the program for each of them."""
 
@@ -76,6 +82,7 @@ def audit(
     watch: Watcher = unwatched,
     certificates: str | Path | None = None,
     arithmetic: Arithmetic | str | None = None,
+    planted: int = PLANTED,
 ) -> AuditResult:
     """Bracket the worst margin of a model over every set of a region.
 
@@ -92,6 +99,8 @@ def audit(
         certificates: a folder for the proved cases as `model.onnx`, `problem.json` and `certificate.npz`, which the independent
             checker then reads. Bounds that an earlier audit stored are proved again.
         arithmetic: "real" or "float32": what brackets are about. None: what the model was captured for, and else "real".
+        planted: failures of each size that are planted in cases that were not settled, to see how many of them the portfolio's
+            attacks find; 0 for none, and then such cases are not examined either. Other solvers are not put to that test.
 
     Returns:
         For every case the bracket, the witness, the claim and the cost. Interrupted, it returns what it has so far.
@@ -104,6 +113,7 @@ def audit(
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
+    listener = _Listener(solver, planted, _share(budget, LISTENING), seed)
     captured = captured_model(model, region, shape, arithmetic)
     if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
         raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
@@ -113,11 +123,12 @@ def audit(
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
     titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
     with interruptible(budget.stop):
-        answers, file = _solve(problem, solver, _share(budget, 1 - SHRINKING), points, casebook, titles, labels.recipe, watch)
+        working = _share(budget, 1 - SHRINKING - (LISTENING if listener.listens else 0))
+        answers, file = _solve(problem, listener, working, points, casebook, titles, labels.recipe, watch)
         simplest = _simplest(problem, answers, points, _share(budget, SHRINKING))
     seconds = time.monotonic() - began
     result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
-    result = replace(result, simplest=simplest)
+    result = replace(result, simplest=simplest, silence=listener.heard)
     if isinstance(region, Transformed):
         result = as_seen(result, region, captured.program)
     if certificates is None or records is None:
@@ -148,6 +159,26 @@ def _recording(solver: Solver, certificates: str | Path | None) -> tuple[Solver,
         raise FathomError(f"expected a Portfolio to make certificates, got {type(solver).__name__}; leave out one of the two")
     records: Records = []
     return replace(solver, records=records), records
+
+
+class _Listener:
+    """A solver, and what was made of its silence."""
+
+    def __init__(self, solver: Solver, planted: int, budget: Budget, seed: int) -> None:
+        self.listens = planted > 0 and isinstance(solver, Portfolio)
+        self.searches: list[tuple[Solver, int]] = []
+        self.solver = replace(solver, searches=self.searches) if isinstance(solver, Portfolio) else solver
+        self.planted, self.budget, self.seed = planted, budget, seed
+        self.heard: Silence | None = None
+
+    def listen(self, problem: Problem, answers: Answers, clean: Tensor) -> Answers:
+        """The answers, tightened by what is found on the way."""
+        if not self.listens or self.budget.stop.is_set() or not isinstance(self.solver, Portfolio):
+            return answers
+        answers, self.heard = listen(
+            problem, answers, clean, self.searches, self.planted, self.budget, seed=self.seed, stage=self.solver.stage
+        )
+        return answers
 
 
 def captured_model(
@@ -185,7 +216,7 @@ def _captured(model: nn.Module | Captured | str | Path, shape: tuple[int, ...], 
 
 def _solve(
     problem: Problem,
-    solver: Solver,
+    listener: _Listener,
     budget: Budget,
     clean: Tensor,
     casebook: str | Path | None,
@@ -194,9 +225,11 @@ def _solve(
     watch: Watcher,
 ) -> tuple[Answers, str]:
     """Answers for every set, stored as they come; and the casebook's name."""
+    solver = listener.solver
     none = Answers.none(len(problem), problem.region.size, sum(p.size for p in problem.program.outputs), problem.program.dtype)
     if casebook is None:
-        return solver.solve(problem, budget, Hints(points=clean[:, None]), lambda a: watch(problem, a)), ""
+        answers = solver.solve(problem, budget, Hints(points=clean[:, None]), lambda a: watch(problem, a))
+        return listener.listen(problem, answers, clean), ""
     from fathom.casebook.store import Casebook  # here, because a database is not needed for every audit
 
     with Casebook.open(casebook) as book:
@@ -214,6 +247,8 @@ def _solve(
             watch(problem, answers)
 
         answers = solver.solve(problem, budget, hints, observe)
+        record.record(answers)
+        answers = listener.listen(problem, answers, clean)
         record.record(answers)
         record.end({"proved": int(answers.proved.sum()), "broken": int(answers.broken.sum()), "sets": len(problem)})
         return answers, book.path.name

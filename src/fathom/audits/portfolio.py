@@ -60,6 +60,8 @@ class Portfolio(Solver):
     records: list[tuple[Tensor, Record]] | None = field(default=None, repr=False, compare=False)
     """For certificates: filled with what each branch and bound recorded, and the sets that it was about. Of the bounds before it
     only the first, which needs no record, is then used."""
+    searches: list[tuple[Solver, int]] | None = field(default=None, repr=False, compare=False)
+    """Filled with each attack that looked for failures, and the passes that it spent on the set it spent most on."""
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         clock = budget.start()
@@ -67,7 +69,7 @@ class Portfolio(Solver):
         standing.replay(hints)
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
         self.stage("attack")
-        standing.run(self._attack(problem), standing.open(), attacks)
+        self._hunt(standing, self._attack(problem), standing.open(), attacks)
         if self.reuse:
             standing.reuse(attacks, self.seed)
         if problem.provable:
@@ -83,7 +85,7 @@ class Portfolio(Solver):
                 starts = standing.starts(sets, attacks) if self.reuse else None
                 given = 0 if starts is None else starts.shape[1]  # that many fewer of its own: the passes stay as many
                 longer = replace(self.longer, seed=self.seed, restarts=max(self.longer.restarts - given, 1))
-                standing.run(longer, sets, attacks, starts)
+                self._hunt(standing, longer, sets, attacks, starts)
                 if self.reuse:
                     standing.reuse(attacks, self.seed + 1)
             self.stage("branch and bound")
@@ -97,6 +99,12 @@ class Portfolio(Solver):
 
     def _attack(self, problem: Problem) -> Solver:
         return replace(self.opening, seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
+
+    def _hunt(self, standing: _Standing, attack: Solver, sets: Tensor, budget: Budget, starts: Tensor | None = None) -> None:
+        """An attack on some sets, put down among the searches."""
+        spent = standing.run(attack, sets, budget, starts)
+        if self.searches is not None and len(spent):
+            self.searches.append((attack, int(spent.max())))
 
     def _exact(self, sets: Tensor) -> Solver:
         beside = tuple(replace(attack, seed=self.seed + k) for k, attack in enumerate(self.beside, 1))
@@ -174,13 +182,16 @@ class _Standing:
         assert points is not None
         return points
 
-    def run(self, solver: Solver, index: Tensor, budget: Budget, starts: Tensor | None = None) -> None:
-        """Let a solver work on the sets at `index`; what it finds is merged, and what it tells is passed on.
+    def run(self, solver: Solver, index: Tensor, budget: Budget, starts: Tensor | None = None) -> Tensor:
+        """Let a solver work on the sets at `index` [k]; what it finds is merged, and what it tells is passed on.
 
         `starts`: [k, c, d] points to start from, besides the best known one.
+
+        Returns:
+            [k] the passes that it spent on each.
         """
         if not len(index):
-            return
+            return torch.zeros(0, dtype=torch.int64)
         before = self.answers
         known = before.take(index)
         points = torch.where(known.found.known[:, None], known.found.x, torch.nan)[:, None]
@@ -189,7 +200,9 @@ class _Standing:
         def tell(part: Answers) -> None:
             self.observe(before.put(index, part))
 
-        self._merge(before, index, solver.solve(self.problem.take(index), budget, Hints(points, known), tell))
+        part = solver.solve(self.problem.take(index), budget, Hints(points, known), tell)
+        self._merge(before, index, part)
+        return part.cost.forward + part.cost.backward
 
     def _merge(self, before: Answers, index: Tensor, part: Answers) -> None:
         """What the work on the sets at `index` gave, with the points that it hands on."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from fathom.audits.applied import Applied
 from fathom.audits.checking import Check
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
+from fathom.audits.silence import Silence
 from fathom.core.answer import Answers, Claim, Witnesses
 from fathom.core.network import Port
 
@@ -88,6 +89,7 @@ class AuditResult:
     simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
     applied: tuple[Applied | None, ...] = ()  # [cases] what transformations did at the best point; () where there are none
     applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
+    silence: Silence | None = None  # how far it can be trusted; None where every case was settled, or nobody asked
 
     def __post_init__(self) -> None:
         cases, d = self.x.shape
@@ -197,7 +199,8 @@ class AuditResult:
         found = f"{tally}      {self.measure} is {self.share_words}"
         written = "   ".join(name for name in (report, self.casebook) if name)
         checked = "" if self.check is None else self.check.line()
-        printed = (asked, found, self.coverage_words, _worst_line(worst), checked, written)
+        heard = () if self.silence is None else self.silence.lines()
+        printed = (asked, found, self.coverage_words, _worst_line(worst), *heard, checked, written)
         return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
@@ -210,6 +213,10 @@ class AuditResult:
             coverage: the share of clean inputs on which the model acts, or null where abstaining is not spoken of.
             useful: whether that is enough; true where it is null.
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
+            silence: how far silence can be trusted, or null where every case was settled or nobody asked:
+                silent, examined, masked, broke: counts of cases, see `fathom.audits.silence.Silence`; signs: a list of {name,
+                cases, masks, example}; depths and pits: lists of {size, planted, found, plain, interval: [lower, upper]};
+                confidence of the intervals; measured; passes; stopped; seconds.
             cases, proved, broken, unknown, already_wrong: counts; the last four add up to the first.
             share: [least, most], the bracket on `measure`.
             worst: {case, margin, lower, judgement, applied}, or null; applied: what transformations did there, in words.
@@ -232,6 +239,7 @@ class AuditResult:
             "coverage": self.coverage,
             "useful": self.useful,
             "certificate": None if self.check is None else self.check.to_json(),
+            "silence": None if self.silence is None else self.silence.to_json(),
             **self.counts._asdict(),
             "share": list(self.share),
             "worst": None if worst is None else {name: _finite(value) for name, value in worst._asdict().items()},

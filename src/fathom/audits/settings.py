@@ -262,6 +262,7 @@ class BudgetSettings:
     total_seconds: Annotated[float, keys.number(0, above=True)] = 60.0
     case_seconds: Annotated[float | None, keys.number(0, above=True)] = None  # on any one case; without: its share of the total
     case_boxes: Annotated[int | None, keys.whole(1)] = None  # sub-problems of any one case; unlike seconds, alike on all machines
+    planted: Annotated[int, keys.whole(0)] = 20  # failures of each size, planted to see how many are found; 0: none
 
 
 @dataclass(frozen=True)

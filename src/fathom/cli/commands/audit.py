@@ -31,13 +31,15 @@ EPILOG = """[bold]Examples[/bold]
 The data: numpy.savez("data.npz", x=inputs as the model takes them, y=labels from 0). The radius is in the unit of the inputs.
 
 What is printed: proved cases cannot be made to fail within the region; for broken ones an input that fails was found, and run \
-again on the model; unknown ones wait for more time. Every failure is kept in the casebook, and tried first by the next audit.
+again on the model; unknown ones wait for more time. How far it can be trusted that nothing was found in those is tried out on \
+failures planted in them. Every failure is kept in the casebook, and tried first by the next audit.
 """
 
 FLAGS = {
     **asking.FLAGS,
     "budget.case_seconds": "--case-seconds",
     "budget.case_boxes": "--case-boxes",
+    "budget.planted": "--planted",
     "casebook": "--casebook",
     "report": "--report",
     "arithmetic": "--arithmetic",
@@ -64,6 +66,10 @@ def audit(
     case_boxes: Annotated[
         int | None, spent("--case-boxes", metavar="N", help="Sub-problems of a case; alike on all machines.")
     ] = None,
+    planted: Annotated[
+        int | None,
+        spent("--planted", metavar="N", help=f"Failures planted of each size, to see how many are found. {default(20)}"),
+    ] = None,
     report: Annotated[Path | None, written("--report", metavar="FILE", help=f"A page. {default('report.html')}")] = None,
     casebook: Annotated[
         Path | None,
@@ -82,7 +88,7 @@ def audit(
     given: dict[str, Any] = {
         "data": {"path": None if data is None else str(data), "limit": limit},
         "region": asking.region(linf=linf, l2=l2, l1=l1, span=span),
-        "budget": {"total_seconds": seconds, "case_seconds": case_seconds, "case_boxes": case_boxes},
+        "budget": {"total_seconds": seconds, "case_seconds": case_seconds, "case_boxes": case_boxes, "planted": planted},
         "seed": seed,
         "arithmetic": None if arithmetic is None else arithmetic.value,
         "report": None if report is None else str(report),
@@ -151,6 +157,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
             labels=labels,
             watch=watch.brackets,
             certificates=certificates,
+            planted=settings.budget.planted,
         )
     return result, budget
 
