@@ -15,6 +15,7 @@ from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Values
 from fathom.core.budget import Budget
 from fathom.prove.branch import BranchAndBound
+from fathom.regions.features import certainly_at_most
 from fathom.regions.tabular import Tabular
 from tests.contracts.test_regions import generator, inside, rows
 from tests.test_kinds_of_region import labelled
@@ -173,3 +174,23 @@ def test_words_and_refusals() -> None:
             Tabular.around(x, ends, **arguments)
     with pytest.raises(fathom.FathomError, match="clipping range"):
         Tabular.around(x + 200, ends)
+
+
+def test_few_digits_are_compared_as_exactly_as_many() -> None:
+    """Sums that meet their limit, or miss it by one unit in the last place, on either side; against rational arithmetic."""
+    g = torch.Generator().manual_seed(0)
+    for scale, shift in ((1.0, 0.0), (1 / 1024, 0.0), (1.0, 2.0**-11), (1.0, 1 / 3), (2.0**26, 0.0)):
+        a, x, centre = (scale * torch.randint(-50, 50, (200, 5), generator=g).double() for _ in range(3))
+        x = x + shift
+        for distance in (False, True):
+            terms = a * ((x - centre).abs() if distance else x)
+            near = terms.sum(1)
+            up, down = near.nextafter(near + 1), near.nextafter(near - 1)
+            for limit in (near, up, down):
+                said = certainly_at_most(a, x, centre, limit, distance=distance)
+                for i in range(len(a)):
+                    ways = [Fraction(v) for v in x[i].tolist()]
+                    if distance:
+                        ways = [abs(v - Fraction(c)) for v, c in zip(ways, centre[i].tolist(), strict=True)]
+                    total = sum(Fraction(p) * v for p, v in zip(a[i].tolist(), ways, strict=True))
+                    assert bool(said[i]) == (total <= Fraction(limit[i].item()))

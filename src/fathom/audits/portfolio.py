@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import has_gradient
 from fathom.attacks.reuse import attempt, reuse
@@ -38,10 +39,10 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed; a short attack on all sets; what broke some tried on the others; bounds; a long attack on those
-        that stand, from the best of the points tried and from where relaxations are least, or several beside branch and bound;
-        branch and bound on groups of what is left, the least lower bound first, each group with its share of the time that
-        remains; last, how bad the broken cases get.
+    Method: hints are replayed; a short attack on all sets, and another where they hold choices; what broke some tried on the
+        others; bounds; a long attack on those that stand, from the best of the points tried and from where relaxations are
+        least, or several beside branch and bound; branch and bound on groups of what is left, the least lower bound first, each
+        group with its share of the time that remains; last, how bad the broken cases get.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -50,6 +51,7 @@ class Portfolio(Solver):
     case_boxes: int | None = None  # sub-problems of one set, at most: unlike seconds, the same on every machine
     attack_share: float = 0.1  # of the seconds, at most, for each of the two attacks
     opening: Gradient = Gradient()  # where there are gradients
+    choices: Discrete = Discrete()  # after it, where sets have holes: choices, whole numbers, few changes
     longer: Gradient | None = Gradient(restarts=30, steps=50)  # before branch and bound
     beside: tuple[Gradient, ...] = ()  # in the midst of branch and bound
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
@@ -70,6 +72,8 @@ class Portfolio(Solver):
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
         self.stage("attack")
         self._hunt(standing, self._attack(problem), standing.open(), attacks)
+        if not problem.deployed.convex:
+            self._hunt(standing, replace(self.choices, seed=self.seed), standing.open(), attacks)
         if self.reuse:
             standing.reuse(attacks, self.seed)
         if problem.provable:

@@ -182,12 +182,18 @@ def peak(tangent: Callable[[Tensor], tuple[Tensor, Tensor]], most: Tensor) -> tu
 
 
 def certainly_at_most(a: Tensor, x: Tensor, centre: Tensor, limit: Tensor, *, distance: bool) -> Tensor:
-    """[n] whether sum_i a_i t_i <= limit exactly, for [n, d] and [n], with t = |x - centre|, or x where `distance` is False."""
+    """[n] whether sum_i a_i t_i <= limit exactly, for [n, d] and [n], with t = |x - centre|, or x where `distance` is False.
+
+    Numbers of few digits, such as whole ones, need no rational arithmetic: all of a, x and centre being multiples of 2^-10, every
+    product and every sum is one of 2^-20, and those below 2^32 are float64 numbers.
+    """
     terms = a * ((x - centre).abs() if distance else x)
     total, size = terms.sum(1), (a.abs() * (x.abs() + (centre.abs() if distance else 0.0))).sum(1) + limit.abs()
     doubt = gamma(x.shape[1] + 8, x.dtype) * size + TINY
-    sure = total + doubt <= limit
-    for i in (~sure & (total - doubt <= limit)).nonzero()[:, 0].tolist():
+    parts = torch.cat([a, x, centre], 1) * 1024
+    short = ((parts == parts.round()) & (parts.abs() < 1 << 36)).all(1) & (size < 1 << 32)  # nothing is rounded: see below
+    sure = torch.where(short, total <= limit, total + doubt <= limit)
+    for i in (~sure & ~short & (total - doubt <= limit)).nonzero()[:, 0].tolist():
         point = [Fraction(v) for v in x[i].tolist()]
         if distance:
             point = [abs(v - Fraction(c)) for v, c in zip(point, centre[i].tolist(), strict=True)]
