@@ -21,7 +21,7 @@ of 1; `size v` [n, *], how large value v is; `tiny` [n], for underflow."""
 
 Rows = Sequence[tuple[int, Array]]  # rows [P, *] over values, by the number of the value; they are added up
 
-MEMORY = 1 << 28  # bytes of working arrays, about
+MEMORY = 1 << 26  # bytes of working arrays, about
 SINGLE_MAX, SINGLE_TINY = 2.0**127, 2.0**-126
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
+from fathom.attacks.guided import Guided
 from fathom.attacks.objective import has_gradient
 from fathom.attacks.reuse import attempt, reuse
 from fathom.attacks.values import Values
@@ -71,6 +72,9 @@ class Portfolio(Solver):
         standing.replay(hints)
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
         self.stage("attack")
+        if problem.model is not None and problem.arithmetic is Arithmetic.REAL and not has_gradient(problem):
+            # Few questions, for a judge that may be slow.
+            self._hunt(standing, Guided(seed=self.seed), standing.open(), attacks)
         self._hunt(standing, self._attack(problem), standing.open(), attacks)
         if not problem.deployed.convex:
             self._hunt(standing, replace(self.choices, seed=self.seed), standing.open(), attacks)
