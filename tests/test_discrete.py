@@ -11,9 +11,12 @@ from torch import Tensor
 from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Values
+from fathom.audits.planting import fresh
+from fathom.audits.portfolio import Portfolio
 from fathom.core.budget import Budget, Goal
 from fathom.core.problem import Problem
 from fathom.core.region import Region
+from fathom.core.solver import Solver
 from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
@@ -186,3 +189,14 @@ def test_a_margin_outside_automatic_differentiation_needs_none() -> None:
     answers = Discrete().solve(problem, Budget(passes=100, goal=Goal.VALUE))
     check(problem, answers)
     assert answers.found.known.all() and (answers.cost.backward == 0).all()
+
+
+def test_an_audit_that_stays_silent_about_choices_plants_failures_for_this_search_too() -> None:
+    """Regression: what follows an audit's silence knew two attacks by name."""
+    centre, seed = rows(0), 0
+    region = Tabular.around(centre, (0, 4), step=[0] * 7 + [1] * 3, groups=GROUPS, budget=1.0, unit=[2.0] * 7 + [1.0] * 3)
+    problem = judged(region, centre, seed)
+    searched: list[tuple[Solver, int]] = []
+    answers = Portfolio(searches=searched, bounds=(), case_seconds=0.0, longer=None).solve(problem, Budget(seconds=20))
+    assert any(isinstance(solver, Discrete) for solver, _ in searched) and not answers.decided.all()
+    assert [type(fresh(solver, 7)) for solver, _ in searched] == [type(solver) for solver, _ in searched]

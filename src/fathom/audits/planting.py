@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.indicators import Doubt, Indicators, examine
 from fathom.attacks.objective import has_gradient
@@ -124,7 +125,7 @@ class _Trial:
         self, problem: Problem, clean: Tensor, searches: Searches, clock: Clock, generator: torch.Generator, seed: int
     ) -> None:
         self.problem, self.clean, self.clock, self.generator = problem, clean, clock, generator
-        self.attacks = [(_fresh(attack, seed + 1 + i), passes) for i, (attack, passes) in enumerate(searches) if passes]
+        self.attacks = [(fresh(attack, seed + 1 + i), passes) for i, (attack, passes) in enumerate(searches) if passes]
         self.plain = has_gradient(problem)
         self.failures: list[tuple[Tensor, Tensor]] = []  # of the model itself, found on the way: a set [1], and its input [1, d]
         self.stopped = "" if self.attacks else "no attack came to its turn"
@@ -190,9 +191,9 @@ class _Trial:
         return None if self.clock.budget.seconds is None else max(self.clock.remaining, 0.0)
 
 
-def _fresh(attack: Solver, seed: int) -> Solver:
+def fresh(attack: Solver, seed: int) -> Solver:
     """The attack with another seed, and no more passes because a batch has room."""
     if isinstance(attack, Gradient):
         return replace(attack, seed=seed, full=0)
-    assert isinstance(attack, Values)
+    assert isinstance(attack, Discrete | Values)
     return replace(attack, seed=seed)
