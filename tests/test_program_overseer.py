@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -50,9 +51,17 @@ def test_what_is_no_number_is_null() -> None:
     assert margins(judge, float("nan"), float("inf"), 1.0) == [-1.0, -1.0, 1.0]
 
 
+def test_equal_rows_are_one_question_and_so_one_failure() -> None:
+    judge = command("    if y == 5: sys.exit(3)\n" + SAY)
+    said = margins(judge, *([5.0] * 2 * MOST_FAILURES), 0.5, 0.5)
+    assert all(math.isnan(margin) for margin in said[:-2])
+    assert said[-2:] == [0.5, 0.5]
+    assert (judge.command.asked, judge.command.failed) == (2, 1)
+
+
 def test_a_crash_is_no_verdict_and_the_next_question_is_answered() -> None:
     judge = command(CRASH + SAY)
-    said = margins(judge, 1.0, 9.0, -1.0, 9.0, 2.0)
+    said = margins(judge, 1.0, 9.0, -1.0, 8.0, 2.0)
     assert [said[i] for i in (0, 2, 4)] == [1.0, -1.0, 2.0]
     assert all(value != value for value in (said[1], said[3]))
     (trouble,) = judge.troubles()
@@ -106,7 +115,7 @@ def test_questions_larger_than_a_pipe() -> None:
 def test_a_command_that_never_judges_is_an_error() -> None:
     judge = command("    sys.exit(3)\n")
     with pytest.raises(FathomError, match=f"failed {MOST_FAILURES} times in a row.*ended with 3"):
-        margins(judge, *[0.0] * 50)
+        margins(judge, *range(50))
     assert judge.command.asked == MOST_FAILURES
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
+from fathom.attacks.guided import Guided
 from fathom.attacks.indicators import Doubt, Indicators, examine
 from fathom.attacks.objective import has_gradient
 from fathom.attacks.values import Values
@@ -195,5 +196,5 @@ def fresh(attack: Solver, seed: int) -> Solver:
     """The attack with another seed, and no more passes because a batch has room."""
     if isinstance(attack, Gradient):
         return replace(attack, seed=seed, full=0)
-    assert isinstance(attack, Discrete | Values)
+    assert isinstance(attack, Discrete | Guided | Values)
     return replace(attack, seed=seed)

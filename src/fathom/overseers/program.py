@@ -106,9 +106,16 @@ class ProgramOverseer(Overseer):
         )
 
     def _judge(self, x: Tensor, y: Tensor) -> list[Judged | None]:
+        """One judgement for each row; rows that are equal are one question."""
         said: list[Judged | None] = []
+        known: dict[tuple[float, ...], Judged | None] = {}
         for given, made in zip(x.detach().tolist(), y.detach().tolist(), strict=True):
+            question = (*given, *made)
+            if question in known:
+                said.append(known[question])
+                continue
             said.append(self.command.ask(given, made))
+            known[question] = said[-1]
             if self.command.in_a_row >= MOST_FAILURES:
                 raise FathomError(
                     f"expected {self.name} to judge, but it failed {self.command.in_a_row} times in a row; the last time it "
