@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,14 +16,15 @@ from fathom.audits.latent import NaturalInputs, latent
 from fathom.audits.relaxed import LatentResult
 from fathom.bounds.crown import Crown
 from fathom.capture.torch_module import capture_module
-from fathom.core.answer import Claim
+from fathom.core.answer import Claim, ContradictionError
+from fathom.core.box import Box
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.hunt import natural
-from fathom.hunt.latent import LatentHunt
+from fathom.hunt.latent import LatentHunt, _near
 from fathom.hunt.layers import Layer, layers, reach_boxes
 from fathom.hunt.pull_back import cut
 from fathom.overseers.misclassification import Misclassification
@@ -195,6 +197,34 @@ def test_proofs_at_a_layer_never_contradict_failures(within: str, seed: int) -> 
         label_of = label.repeat_interleave(500)
         margin = overseer.take(torch.arange(n).repeat_interleave(500)).margin(z.flatten(0, 1), y).reshape(n, 500)
         assert len(label_of) == len(y) and (margin[whole] >= result.relaxed.lower[whole][:, None] - 1e-9).all()
+
+
+def test_a_hit_outside_by_rounding_alone_is_not_proved_out_of_reach() -> None:
+    """The end 0.7 of a region is above 0.7 in float32: a hit there was called proved, and found again for ever."""
+    box = Box(torch.tensor([[-0.7, 0.1]], dtype=torch.float64), torch.tensor([[0.7, 0.1]], dtype=torch.float64))
+    ends = torch.stack([box.lower, box.upper]).float().double()
+    near = _near(box, torch.float32)
+    assert not all(bool(box.contains(end)) for end in ends) and all(bool(near.contains(end)) for end in ends)
+    assert not near.contains(box.upper + 1e-6) and torch.equal(_near(box, torch.float64).upper, box.upper)
+
+
+def test_a_proof_against_a_real_failure_is_a_contradiction() -> None:
+    """A solver that calls all layers safe whatever they do is found out by the input that fails."""
+    model, x = two([[1.0, 0.0], [1.0, 0.0]], [-1.0, 0.2], 0.5), torch.tensor([[0.5, 0.5]])
+    problem = problem_of(model, LinfBall.around(x, 0.5, (0, 1)), above(0.0))
+
+    class Lying(Gradient):
+        def solve(self, *asked):  # type: ignore[no-untyped-def]
+            answers = super().solve(*asked)
+            return replace(answers, lower=answers.upper - 1e-3 + 1.0)
+
+    layer = Layer.of(problem, "relu")
+    box = reach_boxes(layer.head, problem.region)
+    hunt = LatentHunt(
+        problem, layer, BoxRegion(box.lower, box.upper), covers=True, solver=Lying(), attack=Gradient(), group=torch.arange(1)
+    )
+    with pytest.raises(ContradictionError):
+        hunt.solve(Budget())
 
 
 def test_a_refined_proof_is_about_reached_activations_alone() -> None:

@@ -79,13 +79,18 @@ class LatentResult:
         return self.relaxed.found
 
     @property
+    def broken(self) -> Tensor:
+        """[n] whether a real input fails; where a proof says that none does, the program's rounding fails, and not the model."""
+        return self.found.broken & ~(self.lower > 0)
+
+    @property
     def spuriousness(self) -> float | None:
         """Of the region as asked for: the share of hits that no real input was found to reach; None without a hit."""
         return self.relaxed.rounds[0].spuriousness if self.relaxed.rounds else None
 
     def claim(self, index: int) -> Claim:
         """What is known of a case. A certificate within `reach` is about the model, else about activations in the region."""
-        if self.found.broken[index]:
+        if self.broken[index]:
             return Claim.COUNTEREXAMPLE
         if self.relaxed.proved[index]:
             return Claim.CERTIFICATE
@@ -140,7 +145,7 @@ class LatentResult:
         if claim is Claim.CERTIFICATE:
             if self.within == "reach":
                 return f"of {cases}, no input of the region fails: no activation that they can reach does"
-            later = int((self.relaxed.proved & self.relaxed.refined & ~self.found.broken).sum())
+            later = int((self.relaxed.proved & self.relaxed.refined & ~self.broken).sum())
             whole = f"of {_cases(count - later)}, no activation in the region fails, whether an input reaches it or not"
             part = f"of {_cases(later)}, no input of the case whose activation lies in the region fails"
             return "; ".join(text for text, some in ((whole, count - later), (part, later)) if some)

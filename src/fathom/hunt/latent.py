@@ -148,7 +148,7 @@ class LatentHunt:
             open_ = open_[:0]
             if k < self.rounds and not clock.late():
                 parts, open_ = self._refined(parts, standing, clock)
-        return self._summed_up(parts, found, tuple(rounds), stopped=clock.late())
+        return self._summed_up(parts, found, tuple(rounds), late=clock.late())
 
     def _first(self) -> _Parts:
         n, w = len(self.problem), self.layer.size
@@ -269,7 +269,7 @@ class LatentHunt:
         towards = (pulled.near - mine.hit) / scale.square()
         cuts = cut(self.layer, region, dtype, torch.cat([towards[:, None], slopes], 1), pulled.near, budget)
         clause = torch.nn.functional.pad(clause, (1, 0), value=EVERY)
-        certain = ~mine.latent.contains(mine.hit) | cuts.exclude(mine.hit)
+        certain = ~_near(mine.latent, dtype).contains(mine.hit) | cuts.exclude(mine.hit)
         return _Standing(at, pulled.distance, mine, cuts, clause, certain)
 
     def _slopes(self, parts: _Parts) -> tuple[Tensor, Tensor]:
@@ -332,8 +332,12 @@ class LatentHunt:
         halves = replace(ready.take(torch.cat([k, k])), inputs=inputs)
         return self._bounded(replace(halves, bounded=torch.zeros_like(halves.bounded)), clock), stuck
 
-    def _summed_up(self, parts: _Parts, found: Witnesses, rounds: tuple[Round, ...], *, stopped: bool) -> Relaxed:
-        """From parts to cases."""
+    def _summed_up(self, parts: _Parts, found: Witnesses, rounds: tuple[Round, ...], *, late: bool) -> Relaxed:
+        """From parts to cases.
+
+        Raises:
+            ContradictionError: a proof over all that is reached stands against a real failure: a bug in Fathom.
+        """
         n, w = len(self.problem), self.layer.size
         lower = torch.full((n,), torch.inf, dtype=torch.float64).scatter_reduce(0, parts.owner, parts.lower, "amin")
         hit = torch.full((n, w), torch.nan, dtype=torch.float64)
@@ -344,7 +348,17 @@ class LatentHunt:
             hit[parts.owner[i]], distance[parts.owner[i]] = parts.hit[i], parts.distance[i]
         first = parts.shared >= 0
         refined = torch.zeros(n, dtype=torch.bool).index_fill(0, parts.owner[~first], value=True)
-        return Relaxed(lower, found, hit, distance, refined, rounds, stopped)
+        known = Answers.none(n, found.x.shape[1], found.y.shape[1], found.x.dtype)
+        if self.covers:
+            known = replace(known, lower=lower)
+        known = known.tighten(replace(known, found=found))
+        unsettled = ~(lower > 0) & ~found.broken
+        return Relaxed(lower, found, hit, distance, refined, rounds, late and bool(unsettled.any()))
+
+
+def _near(box: Box, dtype: torch.dtype) -> Box:
+    """The boxes with what rounding to `dtype` makes of them: a hit there is outside by rounding alone, and can be found again."""
+    return box.hull(box.map(lambda end: end.to(dtype).to(torch.float64)))
 
 
 def _within(spec: Spec, parts: _Parts) -> Spec:
