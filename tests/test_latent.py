@@ -23,9 +23,11 @@ from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
+from fathom.core.spec import Spec
 from fathom.hunt import natural
-from fathom.hunt.latent import LatentHunt, _near
+from fathom.hunt.latent import LatentHunt
 from fathom.hunt.layers import Layer, layers, reach_boxes
+from fathom.hunt.parts import EVERY, Parts, with_rounding, within
 from fathom.hunt.pull_back import cut
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.rules import above
@@ -113,6 +115,34 @@ def test_half_spaces_hold_what_is_reached_and_cut_between() -> None:
     assert (value.amin(2) - cuts.limit < 1.0).all(), "they are near what they hold"
     assert not any(cuts.exclude(z[:, j]).any() for j in range(50))
     assert cuts.exclude(z[:, 0] - 100 * cuts.rows[:, 1]).all()
+
+
+def test_a_failure_has_to_lie_in_all_half_spaces_that_its_clause_is_told_of() -> None:
+    """Against margins put together by hand, with clauses of several rows, padding, and half-spaces for one clause or for all."""
+    g, k, w, m = generator(3), 5, 3, 4
+    clause = torch.tensor([[0, 0, 1], [0, 1, 2], [0, 0, -1]])
+    spec = Spec.make(torch.randn(3, 3, m, generator=g), torch.randn(3, 3, generator=g), clause, torch.tensor([0, 1, 2, 1, 0]))
+    rows, limit = torch.randn(k, 4, w, generator=g).double(), torch.randn(k, 4, generator=g).double()
+    limit[torch.rand(k, 4, generator=g) < 0.3] = -math.inf
+    told = torch.randint(-1, 3, (k, 4), generator=g)
+    nothing = torch.zeros(k)
+    box = Box(torch.zeros(k, w), torch.ones(k, w))
+    parts = Parts(torch.arange(k), box, box, rows, limit, told, nothing, nothing, nothing, nothing, nothing)
+    joint = within(spec, parts)
+    for _ in range(50):
+        y, z = torch.randn(k, m, generator=g).double(), torch.randn(k, w, generator=g).double()
+        found = joint.margin(torch.cat([y, z], 1))
+        for i in range(k):
+            worst, of = math.inf, int(spec.of[i])
+            for c in range(3):
+                mine = [(spec.rows[of, r] @ y[i] + spec.offsets[of, r]).item() for r in range(3) if clause[of, r] == c]
+                if mine:
+                    cuts = [j for j in range(4) if told[i, j] in (EVERY, c) and limit[i, j] > -math.inf]
+                    mine += [(limit[i, j] - rows[i, j] @ z[i]).item() for j in cuts]
+                    worst = min(worst, max(mine))
+            assert found[i].item() == pytest.approx(worst, abs=1e-9)
+    bare = replace(parts, limit=torch.full_like(limit, -math.inf))
+    assert within(spec, bare) is spec
 
 
 def ask(
@@ -203,9 +233,9 @@ def test_a_hit_outside_by_rounding_alone_is_not_proved_out_of_reach() -> None:
     """The end 0.7 of a region is above 0.7 in float32: a hit there was called proved, and found again for ever."""
     box = Box(torch.tensor([[-0.7, 0.1]], dtype=torch.float64), torch.tensor([[0.7, 0.1]], dtype=torch.float64))
     ends = torch.stack([box.lower, box.upper]).float().double()
-    near = _near(box, torch.float32)
+    near = with_rounding(box, torch.float32)
     assert not all(bool(box.contains(end)) for end in ends) and all(bool(near.contains(end)) for end in ends)
-    assert not near.contains(box.upper + 1e-6) and torch.equal(_near(box, torch.float64).upper, box.upper)
+    assert not near.contains(box.upper + 1e-6) and torch.equal(with_rounding(box, torch.float64).upper, box.upper)
 
 
 def test_a_proof_against_a_real_failure_is_a_contradiction() -> None:
@@ -331,7 +361,7 @@ def test_layers_are_those_that_every_path_passes_and_errors_list_them() -> None:
 
 def test_what_does_not_fit_together_is_refused() -> None:
     model, x, over = mlp([2, 4, 2], 0), torch.rand(2, 2), Misclassification(label=torch.tensor([0, 1]), classes=2)
-    for within, others, words in (
+    for kind, others, words in (
         ("cube", {}, "reach, box"),
         ("ball", {"radius": -1.0}, "radius > 0"),
         ("ball", {"radius": None}, "radius > 0"),
@@ -343,7 +373,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
         ("reach", {"group": torch.tensor([0])}, "a class for each of 2"),
     ):
         with pytest.raises(FathomError, match=words):
-            ask(model, x, 0.1, over, "relu", within, **others)
+            ask(model, x, 0.1, over, "relu", kind, **others)
 
 
 def test_cases_with_one_region_and_one_judge_are_asked_about_once() -> None:

@@ -25,8 +25,9 @@ from fathom.core.region import Region
 from fathom.core.rounding import TINY
 from fathom.core.solver import Hints, Solver
 from fathom.core.spec import Spec
-from fathom.core.value import join, take
+from fathom.core.value import join
 from fathom.hunt.layers import Layer, Piece, reach_boxes
+from fathom.hunt.parts import EVERY, Parts, changed, forgotten, padded, with_rounding, within
 from fathom.hunt.pull_back import Cuts, Pulled, cut, pull_back
 from fathom.overseers.linear_rules import LinearRules
 
@@ -34,10 +35,10 @@ REACHED = 1e-3
 """How near an input's activation has to come to a hit, in every element, in half-widths of the region, to have reached it."""
 MOST_PARTS = 64
 """Into which the inputs of one case are split."""
+FEW_INPUTS = 16
+"""Up to here a part that was cut before is halved as well: half of few inputs is much smaller."""
 NEAREST = 4
 """Clauses across whose slopes at a hit the region is cut."""
-EVERY = -1
-"""The clause of a half-space that is told to the proofs of all."""
 LEAST_SCALE = 1e-6
 """Of the widest half-width: elements of no width are measured in this."""
 
@@ -78,35 +79,12 @@ class Relaxed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Parts:
-    """k parts of cases: inputs, and what holds their activations."""
-
-    owner: Tensor  # [k] the case
-    inputs: Box  # [k, d] the part of its inputs
-    latent: Box  # [k, w] the part of its region
-    rows: Tensor  # [k, C, w] half-spaces rows z >= limit of it; limit -inf for none
-    limit: Tensor  # [k, C]
-    clause: Tensor  # [k, C] int64 the clause whose proof is told of it, or `EVERY`: proofs are slow with more than they need
-    shared: Tensor  # [k] int64 parts of one number are one question; -1: alone
-    bounded: Tensor  # [k] bool: `latent` is cut off at what the inputs reach
-    lower: Tensor  # [k] float64 what is proved of it
-    hit: Tensor  # [k, w] NaN rows for none
-    distance: Tensor  # [k]
-
-    def __len__(self) -> int:
-        return len(self.owner)
-
-    def take(self, index: Tensor) -> _Parts:
-        return take(self, index)
-
-
-@dataclass(frozen=True, eq=False)
 class _Standing:
     """k hits from which no real failure was found."""
 
     at: Tensor  # [k] the parts
     distance: Tensor  # [k] how near an input came
-    parts: _Parts  # [k] these parts, cut off at what their inputs reach
+    parts: Parts  # [k] these parts, cut off at what their inputs reach
     cuts: Cuts  # [k] half-spaces that hold what they reach
     clause: Tensor  # [k, D] the clauses that these are for
     certain: Tensor  # [k] bool: the hit is proved to be out of reach
@@ -143,18 +121,18 @@ class LatentHunt:
             self.tell(f"pulling back {len(hits)} hits")
             found, standing, counts = self._judge(parts, open_, hits, found, clock, generator)
             refuted = torch.where(standing.certain[:, None], torch.nan, standing.parts.hit)
-            parts = _with(parts, standing.at, distance=standing.distance, hit=refuted)
+            parts = changed(parts, standing.at, distance=standing.distance, hit=refuted)
             rounds.append(counts)
             open_ = open_[:0]
             if k < self.rounds and not clock.late():
                 parts, open_ = self._refined(parts, standing, clock)
         return self._summed_up(parts, found, tuple(rounds), late=clock.late())
 
-    def _first(self) -> _Parts:
+    def _first(self) -> Parts:
         n, w = len(self.problem), self.layer.size
         _, judge = torch.unique(self._spec.of, return_inverse=True)
         nothing = torch.full((n,), -torch.inf, dtype=torch.float64)
-        return _Parts(
+        return Parts(
             owner=torch.arange(n),
             inputs=self.problem.region.box(),
             latent=self.latent.box(),
@@ -178,14 +156,14 @@ class LatentHunt:
         assert self.problem.spec is not None
         return self.problem.spec
 
-    def _search(self, parts: _Parts, open_: Tensor, budget: Budget) -> tuple[_Parts, Tensor]:
+    def _search(self, parts: Parts, open_: Tensor, budget: Budget) -> tuple[Parts, Tensor]:
         """The parts, with what the solver found of those at `open_`; and which of them were hit."""
         answers = self._searched(parts.take(open_), budget)
         hit = torch.where(answers.broken[:, None], answers.found.x.to(torch.float64), torch.nan)
-        return _with(parts, open_, lower=answers.lower, hit=hit), open_[answers.broken]
+        return changed(parts, open_, lower=answers.lower, hit=hit), open_[answers.broken]
 
     def _judge(
-        self, parts: _Parts, open_: Tensor, hits: Tensor, found: Witnesses, clock: Clock, generator: torch.Generator
+        self, parts: Parts, open_: Tensor, hits: Tensor, found: Witnesses, clock: Clock, generator: torch.Generator
     ) -> tuple[Witnesses, _Standing, Round]:
         """Pull back the hits of the parts at `hits`: real failures, hits that stand, and the counts."""
         pulled, scale = self._pulled(parts.take(hits), generator, clock)
@@ -208,7 +186,7 @@ class LatentHunt:
         )
         return found, standing, counts
 
-    def _searched(self, parts: _Parts, budget: Budget) -> Answers:
+    def _searched(self, parts: Parts, budget: Budget) -> Answers:
         """Answers about k parts; of those that are one question, asked once."""
         shared = torch.where(parts.shared >= 0, parts.shared, -1 - torch.arange(len(parts)))
         keys, of = torch.unique(shared, return_inverse=True)
@@ -226,13 +204,13 @@ class LatentHunt:
         lower = torch.where(asked.limit.isfinite().any(1) & ~(lower > 0), -torch.inf, lower)
         return replace(answers, lower=lower).take(of)
 
-    def _problem(self, parts: _Parts) -> Problem:
+    def _problem(self, parts: Parts) -> Problem:
         """The layers behind, over the regions of k parts: a failure is an activation in all half-spaces that fails."""
         region = self.latent.restrict(parts.owner, parts.latent.lower, parts.latent.upper)
-        spec = _within(self._spec.take(parts.owner), parts)
+        spec = within(self._spec.take(parts.owner), parts)
         return Problem.make(Piece(self.layer.tail, self.problem.program.dtype), self.layer.tail, region, LinearRules(spec))
 
-    def _pulled(self, parts: _Parts, generator: torch.Generator, clock: Clock) -> tuple[Pulled, Tensor]:
+    def _pulled(self, parts: Parts, generator: torch.Generator, clock: Clock) -> tuple[Pulled, Tensor]:
         """For k parts with hits, the inputs of their cases that come nearest, and the units they are measured in."""
         half = (self.latent.box().width / 2)[parts.owner]
         scale = torch.maximum(half, LEAST_SCALE * half.amax(1, keepdim=True)).clamp(min=TINY)
@@ -256,7 +234,7 @@ class LatentHunt:
         spread = Answers.none(len(self.problem), points.shape[2], found.y.shape[1], points.dtype)
         return spread.put(cases, answers).found
 
-    def _standing(self, parts: _Parts, at: Tensor, pulled: Pulled, scale: Tensor, clock: Clock) -> _Standing:
+    def _standing(self, parts: Parts, at: Tensor, pulled: Pulled, scale: Tensor, clock: Clock) -> _Standing:
         """What bounds say of the hits at `at`, from which no real failure was found."""
         if not len(at):
             none = torch.zeros(0, 0, dtype=torch.float64)
@@ -269,10 +247,10 @@ class LatentHunt:
         towards = (pulled.near - mine.hit) / scale.square()
         cuts = cut(self.layer, region, dtype, torch.cat([towards[:, None], slopes], 1), pulled.near, budget)
         clause = torch.nn.functional.pad(clause, (1, 0), value=EVERY)
-        certain = ~_near(mine.latent, dtype).contains(mine.hit) | cuts.exclude(mine.hit)
+        certain = ~with_rounding(mine.latent, dtype).contains(mine.hit) | cuts.exclude(mine.hit)
         return _Standing(at, pulled.distance, mine, cuts, clause, certain)
 
-    def _slopes(self, parts: _Parts) -> tuple[Tensor, Tensor]:
+    def _slopes(self, parts: Parts) -> tuple[Tensor, Tensor]:
         """For k parts with hits, the gradients [k, D, w] there of the clauses that fail most; and which clauses these are.
 
         Where what is behind the layer is linear, half-spaces across them give all that a bound of the whole network could.
@@ -284,11 +262,12 @@ class LatentHunt:
             slopes = [torch.autograd.grad(values.gather(1, c[:, None]).sum(), z, retain_graph=True)[0] for c in most.T]
         return torch.stack(slopes, 1), torch.where(spec.has().gather(1, most), most, EVERY - 1)
 
-    def _refined(self, parts: _Parts, standing: _Standing, clock: Clock) -> tuple[_Parts, Tensor]:
+    def _refined(self, parts: Parts, standing: _Standing, clock: Clock) -> tuple[Parts, Tensor]:
         """The parts, with those whose hits stand made smaller; and which parts are open now."""
         now, cuts, certain = standing.parts, standing.cuts, standing.certain
         if not len(now):
             return parts, standing.at
+        again = now.limit.isfinite().any(1) & ((now.inputs.width > 0).sum(1) <= FEW_INPUTS)
         now = replace(
             now,
             rows=torch.cat([now.rows, cuts.rows], 1),
@@ -296,13 +275,15 @@ class LatentHunt:
             clause=torch.cat([now.clause, standing.clause], 1),
         )
         others = torch.ones(len(parts), dtype=torch.bool).index_fill(0, standing.at, value=False).nonzero()[:, 0]
-        rest = _padded(parts.take(others), now.limit.shape[1])
-        halves, stuck = self._halved(now.take((~certain).nonzero()[:, 0]), rest, cuts.rows[~certain, 0], clock)
-        smaller = _forgotten(join(now.take(certain.nonzero()[:, 0]), halves))
+        rest = padded(parts.take(others), now.limit.shape[1])
+        split = self._splits(now, rest, cuts.rows[:, 0], ~certain | again)
+        halves = self._halved(now, split, clock)
+        smaller = forgotten(join(now.take((certain & (split < 0)).nonzero()[:, 0]), halves))
+        stuck = now.take((~certain & (split < 0)).nonzero()[:, 0])
         every = join(rest, stuck, smaller)
         return every, torch.arange(len(every))[len(rest) + len(stuck) :]
 
-    def _bounded(self, parts: _Parts, clock: Clock) -> _Parts:
+    def _bounded(self, parts: Parts, clock: Clock) -> Parts:
         """The parts with their regions cut off at what their inputs reach."""
         loose = (~parts.bounded).nonzero()[:, 0]
         if not len(loose):
@@ -311,28 +292,32 @@ class LatentHunt:
         region = self.problem.region.restrict(mine.owner, mine.inputs.lower, mine.inputs.upper)
         box = reach_boxes(self.layer.head, region, late=clock.late).intersect(mine.latent)
         ones = torch.ones(len(loose), dtype=torch.bool)
-        return _with(parts, loose, lower_end=box.lower, upper_end=box.upper, bounded=ones, shared=-torch.ones_like(mine.shared))
+        latent = Box(parts.latent.lower.index_copy(0, loose, box.lower), parts.latent.upper.index_copy(0, loose, box.upper))
+        return replace(changed(parts, loose, bounded=ones, shared=-torch.ones_like(mine.shared)), latent=latent)
 
-    def _halved(self, parts: _Parts, others: _Parts, rows: Tensor, clock: Clock) -> tuple[_Parts, _Parts]:
-        """Both halves of each of k parts, along the input that moves `rows` z most, rows [k, w]; and parts that stay whole."""
+    def _splits(self, parts: Parts, others: Parts, rows: Tensor, wanted: Tensor) -> Tensor:
+        """[k] the input along which to halve each part `wanted` [k]: that which moves `rows` [k, w] times z most; -1 for none."""
         if not len(parts):
-            return parts, parts
+            return wanted.long()
         count = torch.bincount(torch.cat([others.owner, parts.owner]), minlength=len(self.problem))
-        middle = parts.inputs.middle
-        x = middle.detach().requires_grad_()
+        x = parts.inputs.middle.detach().requires_grad_()
         with torch.enable_grad():
             (slope,) = torch.autograd.grad((self.layer.head(x) * rows).sum(), x)
         effect = (slope.nan_to_num(nan=0.0).abs() + TINY) * parts.inputs.width
-        split = (count[parts.owner] < MOST_PARTS) & (effect.amax(1) > 0)
-        stuck, ready, axis = parts.take((~split).nonzero()[:, 0]), parts.take(split.nonzero()[:, 0]), effect.argmax(1)[split]
-        k = torch.arange(len(ready))
-        lower, upper = ready.inputs.lower.clone(), ready.inputs.upper.clone()
-        lower[k, axis] = upper[k, axis] = middle[split][k, axis]
-        inputs = Box(torch.cat([ready.inputs.lower, lower]), torch.cat([upper, ready.inputs.upper]))
-        halves = replace(ready.take(torch.cat([k, k])), inputs=inputs)
-        return self._bounded(replace(halves, bounded=torch.zeros_like(halves.bounded)), clock), stuck
+        may = wanted & (count[parts.owner] < MOST_PARTS) & (effect.amax(1) > 0)
+        return torch.where(may, effect.argmax(1), -1)
 
-    def _summed_up(self, parts: _Parts, found: Witnesses, rounds: tuple[Round, ...], *, late: bool) -> Relaxed:
+    def _halved(self, parts: Parts, axis: Tensor, clock: Clock) -> Parts:
+        """Both halves of each of k parts along `axis` [k], where that is one, bounded again."""
+        ready, axis = parts.take((axis >= 0).nonzero()[:, 0]), axis[axis >= 0]
+        k, middle = torch.arange(len(ready)), ready.inputs.middle
+        lower, upper = ready.inputs.lower.clone(), ready.inputs.upper.clone()
+        lower[k, axis] = upper[k, axis] = middle[k, axis]
+        inputs = Box(torch.cat([ready.inputs.lower, lower]), torch.cat([upper, ready.inputs.upper]))
+        twice = ready.take(torch.cat([k, k]))
+        return self._bounded(replace(twice, inputs=inputs, bounded=torch.zeros_like(twice.bounded)), clock)
+
+    def _summed_up(self, parts: Parts, found: Witnesses, rounds: tuple[Round, ...], *, late: bool) -> Relaxed:
         """From parts to cases.
 
         Raises:
@@ -354,69 +339,6 @@ class LatentHunt:
         known = known.tighten(replace(known, found=found))
         unsettled = ~(lower > 0) & ~found.broken
         return Relaxed(lower, found, hit, distance, refined, rounds, late and bool(unsettled.any()))
-
-
-def _near(box: Box, dtype: torch.dtype) -> Box:
-    """The boxes with what rounding to `dtype` makes of them: a hit there is outside by rounding alone, and can be found again."""
-    return box.hull(box.map(lambda end: end.to(dtype).to(torch.float64)))
-
-
-def _within(spec: Spec, parts: _Parts) -> Spec:
-    """The spec of k sets with clauses also asking for the parts' half-spaces: over [y, z] end to end.
-
-    Without any half-space, over y alone.
-    """
-    present, (count, width) = spec.has(), parts.rows.shape[1:]
-    clauses = torch.arange(present.shape[1])
-    told = (parts.clause[:, None] == EVERY) | (parts.clause[:, None] == clauses[:, None])
-    asked = (told & present[:, :, None] & parts.limit.isfinite()[:, None]).flatten(1)  # [k, clauses * C]
-    most = int(asked.sum(1).amax()) if asked.numel() else 0
-    if not most:
-        return spec
-    place = asked.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]  # those asked for, then padding
-    asked, which, clause = asked.gather(1, place), place % count, place // count
-    rows = -parts.rows.gather(1, which[..., None].expand(-1, -1, width)) * asked[..., None]
-    limit = torch.where(asked, parts.limit.gather(1, which), 0.0)
-    outputs, pad, of = spec.rows.shape[2], torch.nn.functional.pad, spec.of
-    return Spec.make(
-        torch.cat([pad(spec.rows[of], (0, width)), pad(rows, (outputs, 0))], 1),
-        torch.cat([spec.offsets[of], limit], 1),
-        torch.cat([spec.clause[of], torch.where(asked, clause, -1)], 1),
-        torch.arange(len(parts)),
-        pad(spec.strict[of], (0, most)),
-        pad(spec.blur[of], (0, most)),
-    )
-
-
-def _with(parts: _Parts, index: Tensor, **values: Tensor) -> _Parts:
-    """The parts with some fields changed at `index`."""
-    latent = parts.latent
-    if "lower_end" in values:
-        ends = values.pop("lower_end"), values.pop("upper_end")
-        latent = Box(latent.lower.index_copy(0, index, ends[0]), latent.upper.index_copy(0, index, ends[1]))
-    changed = {
-        name: getattr(parts, name).index_copy(0, index, value.to(getattr(parts, name).dtype)) for name, value in values.items()
-    }
-    return replace(parts, latent=latent, **changed)
-
-
-def _padded(parts: _Parts, count: int) -> _Parts:
-    """The parts with places for so many half-spaces each."""
-    more = count - parts.limit.shape[1]
-    pad = torch.nn.functional.pad
-    limit, clause = pad(parts.limit, (0, more), value=-torch.inf), pad(parts.clause, (0, more))
-    return replace(parts, rows=pad(parts.rows, (0, 0, 0, more)), limit=limit, clause=clause)
-
-
-def _forgotten(parts: _Parts) -> _Parts:
-    """The parts as not searched yet, each a question of its own."""
-    return replace(
-        parts,
-        shared=torch.full_like(parts.shared, -1),
-        lower=torch.full_like(parts.lower, -torch.inf),
-        hit=torch.full_like(parts.hit, torch.nan),
-        distance=torch.full_like(parts.distance, torch.inf),
-    )
 
 
 def _share(clock: Clock, share: float) -> Budget:
