@@ -257,6 +257,35 @@ def test_a_proof_against_a_real_failure_is_a_contradiction() -> None:
         hunt.solve(Budget())
 
 
+def test_what_is_left_of_an_ellipsoid_may_be_proved_of_the_box_round_it() -> None:
+    """By a solver that can only bound boxes, say; failures in the box alone are none of the region."""
+    model, x = two([[1.0, 0.0], [0.0, 1.0]], [-1.0, -1.0], 1.9), torch.tensor([[0.5, 0.5]])
+    kinds: list[str] = []
+
+    class Boxes(Crown):
+        def solve(self, problem, *others):  # type: ignore[no-untyped-def]
+            kinds.append(type(problem.region).__name__)
+            answers = super().solve(problem, *others)
+            return answers if kinds[-1] == "BoxRegion" else replace(answers, lower=torch.full_like(answers.lower, -math.inf))
+
+    for radius, proved in ((0.3, True), (0.46, False)):  # the box reaches 1.9 from 0.45 on, and the ball from 0.64 on
+        problem = problem_of(model, LinfBall.around(x, 0.4, (0, 1)), above(0.0))
+        ball = L2Ball.around(x, radius)
+        hunt = LatentHunt(
+            problem,
+            Layer.of(problem, "relu"),
+            ball,
+            covers=False,
+            solver=Boxes(),
+            attack=Gradient(),
+            group=torch.arange(1),
+            rounds=0,
+        )
+        result = hunt.solve(Budget())
+        assert bool(result.proved) == proved and result.hit.isnan().all()
+    assert kinds == ["L2Ball", "BoxRegion"] * 2
+
+
 def test_a_refined_proof_is_about_reached_activations_alone() -> None:
     model, x = two([[1.0, 0.0], [1.0, 0.0]], [-1.0, 1.0], 0.5), torch.tensor([[0.5, 0.5]])
     result = ask(model, x, 0.5, above(0.0), "relu", "ball")

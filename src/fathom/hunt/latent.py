@@ -30,6 +30,7 @@ from fathom.hunt.layers import Layer, Piece, reach_boxes
 from fathom.hunt.parts import EVERY, Parts, changed, forgotten, padded, with_rounding, within
 from fathom.hunt.pull_back import Cuts, Pulled, cut, pull_back
 from fathom.overseers.linear_rules import LinearRules
+from fathom.regions.box import BoxRegion
 
 REACHED = 1e-3
 """How near an input's activation has to come to a hit, in every element, in half-widths of the region, to have reached it."""
@@ -192,21 +193,30 @@ class LatentHunt:
         keys, of = torch.unique(shared, return_inverse=True)
         first = torch.full((len(keys),), len(parts)).scatter_reduce(0, of, torch.arange(len(parts)), "amin")
         asked = parts.take(first)
-        problem = self._problem(asked)
+        problem, clock = self._problem(asked), budget.start()
         outputs = sum(port.size for port in problem.program.outputs)
         answers = Answers.none(len(asked), self.layer.size, outputs, problem.program.dtype)
         empty = problem.region.empty()
-        some = (~empty).nonzero()[:, 0]
+        some, boxes = (~empty).nonzero()[:, 0], isinstance(problem.region, BoxRegion)
         if len(some):
-            answers = answers.put(some, self.solver.solve(problem.take(some), budget))
+            answers = answers.put(some, self.solver.solve(problem.take(some), _share(clock, 1.0 if boxes else 0.5)))
+        left = (~empty & ~answers.decided).nonzero()[:, 0]
         lower = torch.where(empty, torch.inf, answers.lower)
+        if len(left) and not boxes and not clock.late():
+            # Searches are at their best on boxes: what is left of another kind may be proved of the box round it.
+            box = problem.region.take(left).box()
+            hull = self.solver.solve(self._over(asked.take(left), BoxRegion(box.lower, box.upper)), _share(clock, 1.0))
+            lower = lower.index_copy(0, left, torch.fmax(lower[left], hull.lower))
         # Half-spaces make a margin that is above 0 outside of them: only a positive bound is one for what lies inside.
         lower = torch.where(asked.limit.isfinite().any(1) & ~(lower > 0), -torch.inf, lower)
         return replace(answers, lower=lower).take(of)
 
     def _problem(self, parts: Parts) -> Problem:
         """The layers behind, over the regions of k parts: a failure is an activation in all half-spaces that fails."""
-        region = self.latent.restrict(parts.owner, parts.latent.lower, parts.latent.upper)
+        return self._over(parts, self.latent.restrict(parts.owner, parts.latent.lower, parts.latent.upper))
+
+    def _over(self, parts: Parts, region: Region) -> Problem:
+        """The same over other regions that hold the parts'."""
         spec = within(self._spec.take(parts.owner), parts)
         return Problem.make(Piece(self.layer.tail, self.problem.program.dtype), self.layer.tail, region, LinearRules(spec))
 
