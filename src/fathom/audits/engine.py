@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
 from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
+from fathom.audits.transfer import Transfer, require_fitting, transfers
 from fathom.capture.captured import Captured
 from fathom.core.answer import Answers, Witnesses
 from fathom.core.arithmetic import Arithmetic
@@ -27,11 +28,12 @@ from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
+from fathom.core.program import Program
 from fathom.core.region import Region
 from fathom.core.solver import Hints, Solver
 from fathom.hunt.shrink import shrink
 from fathom.overseers.misclassification import Misclassification
-from fathom.transforms.program import in_front
+from fathom.transforms.program import TransformedProgram, in_front
 from fathom.transforms.region import Transformed
 
 SHRINKING = 0.05
@@ -83,6 +85,7 @@ def audit(
     certificates: str | Path | None = None,
     arithmetic: Arithmetic | str | None = None,
     planted: int = PLANTED,
+    also: Mapping[str, nn.Module | Captured | Program | str | Path] | None = None,
 ) -> AuditResult:
     """Bracket the worst margin of a model over every set of a region.
 
@@ -101,6 +104,7 @@ def audit(
         arithmetic: "real" or "float32": what brackets are about. None: what the model was captured for, and else "real".
         planted: failures of each size that are planted in cases that were not settled, to see how many of them the portfolio's
             attacks find; 0 for none, and then such cases are not examined either. Other solvers are not put to that test.
+        also: other models, by name, that every failure found is tried on; they take the same inputs and give as many outputs.
 
     Returns:
         For every case the bracket, the witness, the claim and the cost. Interrupted, it returns what it has so far.
@@ -118,6 +122,7 @@ def audit(
     if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
         raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
     problem = Problem.make(captured.program, captured.network, region, overseer)
+    others = _programs(also or {}, captured.program, region, shape)
     points = (region.centres() if clean is None else clean.flatten(1)).to(captured.program.dtype)
     if points.shape != (len(problem), region.size):
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
@@ -131,10 +136,40 @@ def audit(
     result = replace(result, simplest=simplest, silence=listener.heard)
     if isinstance(region, Transformed):
         result = as_seen(result, region, captured.program)
+    if others:
+        cases = result.broken.nonzero()[:, 0]
+        judges = problem.overseer.take(
+            torch.tensor([int(problem.sets_of(case)[0]) for case in cases.tolist()], dtype=torch.int64)
+        )
+        result = replace(result, transfer=transfers(others, judges, cases, result.answers.found.x[cases], result.x[cases]))
     if certificates is None or records is None:
         return result
     check = certify_export(problem, answers, records, Path(certificates))
     return replace(result, check=check, limits=_limits(problem, casebook=file, check=check))
+
+
+def _programs(
+    also: Mapping[str, nn.Module | Captured | Program | str | Path],
+    program: Program,
+    region: Region,
+    shape: tuple[int, ...] | None,
+) -> dict[str, Program]:
+    """What is deployed of other models, which are to fit the audited one."""
+    seen = program.program if isinstance(program, TransformedProgram) else program
+    shape = shape or (region.shape if isinstance(region, Transformed) else (region.size,))
+    others = {
+        name: other if isinstance(other, Program) else _captured(other, shape, None).program for name, other in also.items()
+    }
+    inputs, outputs = (sum(port.size for port in ports) for ports in (seen.inputs, seen.outputs))
+    require_fitting(inputs, outputs, others)
+    return others
+
+
+def _transfers(problem: Problem, result: AuditResult, others: Mapping[str, Program]) -> tuple[Transfer, ...]:
+    """What the failures of a result do to other models."""
+    cases = result.broken.nonzero()[:, 0]
+    first = torch.tensor([int(problem.sets_of(case)[0]) for case in cases.tolist()], dtype=torch.int64)
+    return transfers(others, problem.overseer.take(first), cases, result.answers.found.x[cases], result.x[cases])
 
 
 def _simplest(problem: Problem, answers: Answers, clean: Tensor, budget: Budget) -> Witnesses:

@@ -49,7 +49,8 @@ class Source:
     def name(self, key: Key) -> str:
         name = dotted(key)
         if self.file is None or self._overridden(key):
-            return self.flags.get(name, name or "settings")
+            listed = re.sub(r"\[\d+\]$", "", name)  # one flag may be given for each item
+            return self.flags.get(name) or self.flags.get(listed) or name or "settings"
         line = _line(self.text, key)
         return f"{self.file}, " + (f"line {line}, " if line else "") + (name or "the whole")
 

@@ -139,7 +139,7 @@ class _Trial:
         gain = (start - known.deployed).nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         able = (known.known & (gain > 0)).nonzero()[:, 0]
         rates = []
-        for depth in DEPTHS if len(able) else ():
+        for depth in DEPTHS if len(able) and count else ():
             drawn = able[torch.randint(len(able), (count,), generator=self.generator)]
             rate = self._rate(plant_depths(self.problem, sets[drawn], known.x[drawn], depth * gain[drawn]), depth)
             if rate is None:
@@ -150,7 +150,7 @@ class _Trial:
     def pits(self, sets: Tensor, count: int) -> tuple[Rate, ...]:
         """For every volume how many pits are found."""
         rates: list[Rate] = []
-        for volume in VOLUMES if len(sets) else ():
+        for volume in VOLUMES if len(sets) and count else ():
             if measured_volumes(self.problem.deployed) and volume < LEAST_MEASURED:
                 break
             drawn = sets[torch.randint(len(sets), (int(SPARE * count),), generator=self.generator)]

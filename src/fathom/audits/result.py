@@ -13,6 +13,7 @@ from fathom.audits.applied import Applied
 from fathom.audits.checking import Check
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
 from fathom.audits.silence import Silence
+from fathom.audits.transfer import Transfer
 from fathom.core.answer import Answers, Claim, Witnesses
 from fathom.core.network import Port
 
@@ -89,6 +90,7 @@ class AuditResult:
     simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
     applied: tuple[Applied | None, ...] = ()  # [cases] what transformations did at the best point; () where there are none
     applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
+    transfer: tuple[Transfer, ...] = ()  # what the failures do to each other model that was named
     silence: Silence | None = None  # how far it can be trusted; None where every case was settled, or nobody asked
 
     def __post_init__(self) -> None:
@@ -200,7 +202,8 @@ class AuditResult:
         written = "   ".join(name for name in (report, self.casebook) if name)
         checked = "" if self.check is None else self.check.line()
         heard = () if self.silence is None else self.silence.lines()
-        printed = (asked, found, self.coverage_words, _worst_line(worst), *heard, checked, written)
+        others = (transfer.line() for transfer in self.transfer)
+        printed = (asked, found, self.coverage_words, _worst_line(worst), *others, *heard, checked, written)
         return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
@@ -213,6 +216,9 @@ class AuditResult:
             coverage: the share of clean inputs on which the model acts, or null where abstaining is not spoken of.
             useful: whether that is enough; true where it is null.
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
+            transfer: a list with one entry for each other model that was named: {model, program, tried, broken, already_wrong};
+                the last three are lists of cases: those whose failure was tried, those in which it breaks that model too, and
+                those of them that it fails when clean.
             silence: how far silence can be trusted, or null where every case was settled or nobody asked:
                 silent, examined, masked, broke: counts of cases, see `fathom.audits.silence.Silence`; signs: a list of {name,
                 cases, masks, example}; depths and pits: lists of {size, planted, found, plain, interval: [lower, upper]};
@@ -239,6 +245,7 @@ class AuditResult:
             "coverage": self.coverage,
             "useful": self.useful,
             "certificate": None if self.check is None else self.check.to_json(),
+            "transfer": [transfer.to_json() for transfer in self.transfer],
             "silence": None if self.silence is None else self.silence.to_json(),
             **self.counts._asdict(),
             "share": list(self.share),

@@ -279,6 +279,7 @@ class Settings:
     report: Annotated[Path, keys.writable] = Path("report.html")
     seed: Annotated[int, keys.whole(0)] = 0
     arithmetic: Annotated[str, keys.choice("real", "float32")] = "real"
+    also: Annotated[tuple[Path | Factory, ...], keys.list_of(_model)] = ()  # other models that failures are tried on
 
     def __post_init__(self) -> None:
         if self.data is None and self.region.kind != "box":
@@ -308,13 +309,12 @@ class Settings:
                         f"expected another file than that of {other}, got {path}, which would be overwritten", name
                     )
         written = {self.casebook.resolve(): "casebook", self.report.resolve(): "report"}
-        for name in ("reference", "checker"):
-            path = getattr(self.overseer, name)
+        models = {"overseer.reference": self.overseer.reference, "overseer.checker": self.overseer.checker}
+        models |= {f"also[{i}]": model for i, model in enumerate(self.also)}
+        for name, path in models.items():
             if isinstance(path, Path) and path.resolve() in written:
                 other = written[path.resolve()]
-                raise SettingsError(
-                    f"expected another file than that of overseer.{name}, got {path}, which would be overwritten", other
-                )
+                raise SettingsError(f"expected another file than that of {name}, got {path}, which would be overwritten", other)
 
 
 def make_settings(table: Mapping[str, Any], flags: Mapping[str, str] | None = None) -> Settings:

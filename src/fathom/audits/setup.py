@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -37,6 +37,7 @@ class Parts:
     region: Region
     overseer: Overseer
     clean: Tensor  # [n, d] of the region's own inputs
+    others: dict[str, Captured] = field(default_factory=dict)  # models that failures are tried on
 
 
 def read_model(settings: Settings, data: Data | None) -> Captured:
@@ -47,6 +48,18 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
     """
     shape = settings.input_shape or (None if data is None else data.shape)
     return _read(settings.model, shape, settings.arithmetic)
+
+
+def read_others(settings: Settings, data: Data | None) -> dict[str, Captured]:
+    """The other models that the settings name, by their file's name, or where that is not enough, its path.
+
+    Raises:
+        FathomError: one of them is not understood.
+    """
+    shape = settings.input_shape or (None if data is None else data.shape)
+    names = [model.name if isinstance(model, Path) else str(model) for model in settings.also]
+    unique = [name if names.count(name) == 1 else str(model) for name, model in zip(names, settings.also, strict=True)]
+    return {name: _read(model, shape, Arithmetic.REAL) for name, model in zip(unique, settings.also, strict=True)}
 
 
 def _read(model: Path | Factory, shape: tuple[int, ...] | None, arithmetic: str) -> Captured:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -100,11 +101,12 @@ def prepare(settings: Settings, *, anyway: bool) -> Parts:
     from fathom.cli.progress import working
 
     with working("reading the data"):
-        from fathom.audits.setup import make_parts, read_model, read_samples
+        from fathom.audits.setup import make_parts, read_model, read_others, read_samples
 
         data = read_samples(settings)
     with working("reading the model, and replaying it node by node"):
         captured = read_model(settings, data)
+        others = read_others(settings, data)
     if data is not None:
         from fathom.audits.preprocessing import inspect
 
@@ -113,4 +115,4 @@ def prepare(settings: Settings, *, anyway: bool) -> Parts:
         for line in inspection.lines():
             typer.echo(line, err=True)
         inspection.require(anyway=anyway)
-    return make_parts(settings, captured, data)
+    return replace(make_parts(settings, captured, data), others=others)

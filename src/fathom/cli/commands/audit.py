@@ -40,6 +40,7 @@ FLAGS = {
     "budget.case_seconds": "--case-seconds",
     "budget.case_boxes": "--case-boxes",
     "budget.planted": "--planted",
+    "also": "--also",
     "casebook": "--casebook",
     "report": "--report",
     "arithmetic": "--arithmetic",
@@ -59,6 +60,9 @@ def audit(
     arithmetic: Annotated[
         Arithmetic | None,
         asked("--arithmetic", show_default=False, help=f"Whether over the reals, or of the float32 program. {default('real')}"),
+    ] = None,
+    also: Annotated[
+        list[str] | None, asked("--also", metavar="MODEL", help="Another model, to try failures on; may be repeated.")
     ] = None,
     seed: asking.Seed = None,
     seconds: Annotated[float | None, spent("--seconds", metavar="S", help=f"Of the whole audit. {default(60)}")] = None,
@@ -90,6 +94,7 @@ def audit(
         "region": asking.region(linf=linf, l2=l2, l1=l1, span=span),
         "budget": {"total_seconds": seconds, "case_seconds": case_seconds, "case_boxes": case_boxes, "planted": planted},
         "seed": seed,
+        "also": also or None,
         "arithmetic": None if arithmetic is None else arithmetic.value,
         "report": None if report is None else str(report),
         "casebook": None if casebook is None else str(casebook),
@@ -158,6 +163,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
             watch=watch.brackets,
             certificates=certificates,
             planted=settings.budget.planted,
+            also=parts.others,
         )
     return result, budget
 
