@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -36,11 +38,7 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
     Raises:
         FathomError: settings and samples do not fit together.
     """
-    clip = settings.clip
-    ends: Ends | None = None
-    if clip is not None:
-        low, high = (_end(part, size) for part in clip)
-        ends = low, high
+    ends = _ends(settings, size)
     if data is None:
         assert ends is not None
         return BoxRegion(ends[0].clone(), ends[1].clone())
@@ -56,6 +54,20 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
         assert ends is not None
         return _tabular(settings, data, ends)
     return _image_region(settings, data, ends)
+
+
+def balls(settings: RegionSettings, data: Data) -> Callable[[Tensor], Region]:
+    """Radii [n] to balls of those radii round the samples, in the norm and the range of the settings."""
+    ends = _ends(settings, data.flat.shape[1])
+    return lambda radius: BALLS[settings.kind].around(data.flat, radius, clip=ends)
+
+
+def _ends(settings: RegionSettings, size: int) -> Ends | None:
+    """The range of legal inputs, where there is one."""
+    if settings.clip is None:
+        return None
+    low, high = (_end(part, size) for part in settings.clip)
+    return low, high
 
 
 def _end(numbers: tuple[float, ...], size: int) -> Tensor:
