@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fathom.core.problem import Problem as Problem
     from fathom.estimates.answer import Estimation as Estimation
     from fathom.estimates.effort import Effort as Effort
+    from fathom.hunt.amplify import Amplified as Amplified
     from fathom.hunt.radius import minimum_radius as minimum_radius
     from fathom.hunt.shrink import shrink as shrink
     from fathom.overseers.callable import PythonOverseer as PythonOverseer
@@ -61,6 +62,7 @@ PUBLIC = {
     "Goal": "core.budget",
     "FathomError": "core.errors",
     "confirm": "core.confirm",
+    "Amplified": "hunt.amplify",
     "shrink": "hunt.shrink",
     "minimum_radius": "hunt.radius",
     "Misclassification": "overseers.misclassification",

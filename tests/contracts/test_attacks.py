@@ -150,7 +150,7 @@ def check(problem: Problem, answers: Answers) -> None:
 
 
 def test_every_kind_is_found() -> None:
-    assert {"Decisions", "Discrete", "Gradient", "Values"} <= set(KINDS)
+    assert {"Decisions", "Discrete", "Gradient", "Learned", "Values"} <= set(KINDS)
 
 
 @every
