@@ -13,16 +13,19 @@ from torch import Tensor, nn
 
 from fathom.attacks.gradient import Gradient
 from fathom.audits.latent import NaturalInputs, latent
+from fathom.audits.portfolio import Portfolio
 from fathom.audits.relaxed import LatentResult
 from fathom.bounds.crown import Crown
 from fathom.capture.torch_module import capture_module
 from fathom.core.answer import Claim, ContradictionError
 from fathom.core.box import Box
 from fathom.core.budget import Budget
+from fathom.core.confirm import confirm
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
+from fathom.core.solver import Hints, Solver, ignore
 from fathom.core.spec import Spec
 from fathom.hunt import natural
 from fathom.hunt.latent import LatentHunt
@@ -127,7 +130,7 @@ def test_a_failure_has_to_lie_in_all_half_spaces_that_its_clause_is_told_of() ->
     told = torch.randint(-1, 3, (k, 4), generator=g)
     nothing = torch.zeros(k)
     box = Box(torch.zeros(k, w), torch.ones(k, w))
-    parts = Parts(torch.arange(k), box, box, rows, limit, told, nothing, nothing, nothing, nothing, nothing)
+    parts = Parts(torch.arange(k), box, box, rows, limit, told, *[nothing] * 6)
     joint = within(spec, parts)
     for _ in range(50):
         y, z = torch.randn(k, m, generator=g).double(), torch.randn(k, w, generator=g).double()
@@ -283,7 +286,27 @@ def test_what_is_left_of_an_ellipsoid_may_be_proved_of_the_box_round_it() -> Non
         )
         result = hunt.solve(Budget())
         assert bool(result.proved) == proved and result.hit.isnan().all()
+        assert result.rounds[0].hits == 0, "a failure in the box alone is not counted"
     assert kinds == ["L2Ball", "BoxRegion"] * 2
+
+
+def test_what_is_neither_proved_nor_hit_is_refined_too() -> None:
+    """By a solver that can only bound, and not enough for the box of what is reached: z_1 = z_2, and 0.5 - z_1 + z_2."""
+    model, x = two([[1.0, 0.0], [1.0, 0.0]], [-1.0, 1.0], 0.5), torch.tensor([[0.5, 0.5]])
+    problem = problem_of(model, LinfBall.around(x, 0.5, (0, 1)), above(0.0))
+    layer = Layer.of(problem, "relu")
+
+    class Blind(Solver):
+        def solve(self, problem, budget, hints=Hints(), observe=ignore):  # type: ignore[no-untyped-def]
+            answers = Portfolio(worsen=False).solve(problem, budget)
+            middle = confirm(problem, problem.region.box().middle)
+            return replace(answers, found=middle)
+
+    box = reach_boxes(layer.head, problem.region)
+    region = BoxRegion(box.lower, box.upper)
+    hunt = LatentHunt(problem, layer, region, covers=True, solver=Blind(), attack=Gradient(), group=torch.arange(1))
+    result = hunt.solve(Budget(seconds=60))
+    assert result.rounds[0].hits == result.rounds[0].proved == 0 and result.proved.all() and len(result.rounds) > 1
 
 
 def test_a_refined_proof_is_about_reached_activations_alone() -> None:

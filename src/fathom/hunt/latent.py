@@ -121,7 +121,8 @@ class LatentHunt:
             parts, hits = self._search(parts, open_, _share(clock, 0.5 if k < self.rounds else 1.0))
             self.tell(f"pulling back {len(hits)} hits")
             found, standing, counts = self._judge(parts, open_, hits, found, clock, generator)
-            refuted = torch.where(standing.certain[:, None], torch.nan, standing.parts.hit)
+            over = standing.certain | standing.parts.suspect
+            refuted = torch.where(over[:, None], torch.nan, standing.parts.hit)
             parts = changed(parts, standing.at, distance=standing.distance, hit=refuted)
             rounds.append(counts)
             open_ = open_[:0]
@@ -144,6 +145,7 @@ class LatentHunt:
             bounded=torch.full((n,), self.covers),
             lower=nothing,
             hit=torch.full((n, w), torch.nan, dtype=torch.float64),
+            suspect=torch.zeros(n, dtype=torch.bool),
             distance=-nothing,
         )
 
@@ -158,37 +160,39 @@ class LatentHunt:
         return self.problem.spec
 
     def _search(self, parts: Parts, open_: Tensor, budget: Budget) -> tuple[Parts, Tensor]:
-        """The parts, with what the solver found of those at `open_`; and which of them were hit."""
-        answers = self._searched(parts.take(open_), budget)
-        hit = torch.where(answers.broken[:, None], answers.found.x.to(torch.float64), torch.nan)
-        return changed(parts, open_, lower=answers.lower, hit=hit), open_[answers.broken]
+        """The parts, with what the solver found of those at `open_`; and which of them were hit, or are suspect."""
+        answers, point = self._searched(parts.take(open_), budget)
+        hit = torch.where(answers.proved[:, None], torch.nan, point.to(torch.float64))
+        at = ~hit.isnan().any(1)
+        return changed(parts, open_, lower=answers.lower, hit=hit, suspect=at & ~answers.broken), open_[at]
 
     def _judge(
         self, parts: Parts, open_: Tensor, hits: Tensor, found: Witnesses, clock: Clock, generator: torch.Generator
     ) -> tuple[Witnesses, _Standing, Round]:
-        """Pull back the hits of the parts at `hits`: real failures, hits that stand, and the counts."""
+        """Pull back the hits of the parts at `hits`: real failures, hits that stand, and counts, of what is not suspect alone."""
         pulled, scale = self._pulled(parts.take(hits), generator, clock)
         found = found.best(self._attacked(parts.owner[hits], pulled, clock))
         real = found.broken[parts.owner[hits]]
         left = (~real).nonzero()[:, 0]
         standing = self._standing(parts, hits[left], pulled.take(left), scale[left], clock)
-        away = (standing.distance > REACHED) | standing.certain
-        owner, cases = parts.owner[standing.at], torch.unique(parts.owner[open_])
+        sure, sure_left = ~parts.suspect[hits], ~standing.parts.suspect
+        away = ((standing.distance > REACHED) | standing.certain)[sure_left]
+        owner, cases = parts.owner[standing.at[sure_left]], torch.unique(parts.owner[open_])
         spurious = torch.unique(owner[away])
         proved = ~torch.isin(cases, parts.owner[~(parts.lower > 0)])
         counts = Round(
             searched=len(cases),
             proved=int(proved.sum()),
-            hits=len(torch.unique(parts.owner[hits])),
-            real=len(torch.unique(parts.owner[hits][real])),
+            hits=len(torch.unique(parts.owner[hits[sure]])),
+            real=len(torch.unique(parts.owner[hits[sure & real]])),
             reached=int((~torch.isin(torch.unique(owner), spurious)).sum()),
             spurious=len(spurious),
-            certain=len(torch.unique(owner[standing.certain])),
+            certain=len(torch.unique(owner[standing.certain[sure_left]])),
         )
         return found, standing, counts
 
-    def _searched(self, parts: Parts, budget: Budget) -> Answers:
-        """Answers about k parts; of those that are one question, asked once."""
+    def _searched(self, parts: Parts, budget: Budget) -> tuple[Answers, Tensor]:
+        """Answers about k parts, of those that are one question asked once; and [k, w] where each comes nearest to a failure."""
         shared = torch.where(parts.shared >= 0, parts.shared, -1 - torch.arange(len(parts)))
         keys, of = torch.unique(shared, return_inverse=True)
         first = torch.full((len(keys),), len(parts)).scatter_reduce(0, of, torch.arange(len(parts)), "amin")
@@ -201,15 +205,16 @@ class LatentHunt:
         if len(some):
             answers = answers.put(some, self.solver.solve(problem.take(some), _share(clock, 1.0 if boxes else 0.5)))
         left = (~empty & ~answers.decided).nonzero()[:, 0]
-        lower = torch.where(empty, torch.inf, answers.lower)
+        lower, point = torch.where(empty, torch.inf, answers.lower), answers.found.x.clone()
         if len(left) and not boxes and not clock.late():
             # Searches are at their best on boxes: what is left of another kind may be proved of the box round it.
             box = problem.region.take(left).box()
             hull = self.solver.solve(self._over(asked.take(left), BoxRegion(box.lower, box.upper)), _share(clock, 1.0))
             lower = lower.index_copy(0, left, torch.fmax(lower[left], hull.lower))
+            point[left] = torch.where(hull.broken[:, None], hull.found.x, point[left])
         # Half-spaces make a margin that is above 0 outside of them: only a positive bound is one for what lies inside.
         lower = torch.where(asked.limit.isfinite().any(1) & ~(lower > 0), -torch.inf, lower)
-        return replace(answers, lower=lower).take(of)
+        return replace(answers, lower=lower).take(of), point[of]
 
     def _problem(self, parts: Parts) -> Problem:
         """The layers behind, over the regions of k parts: a failure is an activation in all half-spaces that fails."""
@@ -273,8 +278,9 @@ class LatentHunt:
         return torch.stack(slopes, 1), torch.where(spec.has().gather(1, most), most, EVERY - 1)
 
     def _refined(self, parts: Parts, standing: _Standing, clock: Clock) -> tuple[Parts, Tensor]:
-        """The parts, with those whose hits stand made smaller; and which parts are open now."""
-        now, cuts, certain = standing.parts, standing.cuts, standing.certain
+        """The parts, with those whose hits stand, and suspect ones, made smaller; and which parts are open now."""
+        now, cuts = standing.parts, standing.cuts
+        cut_off = standing.certain | (now.suspect & cuts.limit.isfinite().any(1))
         if not len(now):
             return parts, standing.at
         again = now.limit.isfinite().any(1) & ((now.inputs.width > 0).sum(1) <= FEW_INPUTS)
@@ -286,10 +292,10 @@ class LatentHunt:
         )
         others = torch.ones(len(parts), dtype=torch.bool).index_fill(0, standing.at, value=False).nonzero()[:, 0]
         rest = padded(parts.take(others), now.limit.shape[1])
-        split = self._splits(now, rest, cuts.rows[:, 0], ~certain | again)
+        split = self._splits(now, rest, cuts.rows[:, 0], ~cut_off | again)
         halves = self._halved(now, split, clock)
-        smaller = forgotten(join(now.take((certain & (split < 0)).nonzero()[:, 0]), halves))
-        stuck = now.take((~certain & (split < 0)).nonzero()[:, 0])
+        smaller = forgotten(join(now.take((cut_off & (split < 0)).nonzero()[:, 0]), halves))
+        stuck = now.take((~cut_off & (split < 0)).nonzero()[:, 0])
         every = join(rest, stuck, smaller)
         return every, torch.arange(len(every))[len(rest) + len(stuck) :]
 

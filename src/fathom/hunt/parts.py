@@ -29,6 +29,9 @@ class Parts:
     bounded: Tensor  # [k] bool: `latent` is cut off at what the inputs reach
     lower: Tensor  # [k] float64 what is proved of it
     hit: Tensor  # [k, w] NaN rows for none
+    suspect: (
+        Tensor  # [k] bool: no failure in the region was found, nor a proof, and `hit` is where the search came nearest to one
+    )
     distance: Tensor  # [k]
 
     def __len__(self) -> int:
@@ -90,5 +93,6 @@ def forgotten(parts: Parts) -> Parts:
         shared=torch.full_like(parts.shared, -1),
         lower=torch.full_like(parts.lower, -torch.inf),
         hit=torch.full_like(parts.hit, torch.nan),
+        suspect=torch.zeros_like(parts.suspect),
         distance=torch.full_like(parts.distance, torch.inf),
     )
