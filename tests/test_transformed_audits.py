@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import numpy
@@ -15,9 +17,11 @@ from fathom.audits.keys import SettingsError
 from fathom.audits.result import AuditResult
 from fathom.audits.settings import read_settings
 from fathom.audits.setup import make_parts, read_model, read_samples
+from fathom.audits.transformation_keys import kinds
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
+from fathom.estimates.effort import Effort
 from fathom.transforms.blur import Blur
 from fathom.transforms.brightness import Brightness
 from fathom.transforms.contrast import Contrast
@@ -145,6 +149,37 @@ def test_float32_is_refused_by_name(tmp_path: Path) -> None:
     region = Transformed.around(x, [Rotation((-1, 1))])
     with pytest.raises(FathomError, match="expected real arithmetic for transformations"):
         fathom.audit(path, region, fathom.Misclassification(label=labels(x), classes=3), arithmetic=Arithmetic.FLOAT32)
+
+
+def test_how_likely_a_failure_is_can_be_asked() -> None:
+    """Of parameters drawn uniformly from their ranges; the region is a box to whoever draws."""
+    x = pictures()
+    region = Transformed.around(x, [Rotation((-40, 40)), Brightness((-0.3, 0.3))], clip=(0, 1))
+    asked = Effort(draws=2000, evaluations=2000)
+    found = fathom.estimate(
+        small(), region, fathom.Misclassification(labels(x), 3), budget=fathom.Budget(seconds=20), effort=asked
+    )
+    sampled = found.parts[0]
+    share = (on_a_grid([Rotation((-40, 40)), Brightness((-0.3, 0.3))], 60) <= 0).double().mean().item()
+    assert sampled.lower is not None and sampled.upper is not None
+    assert sampled.lower - 0.02 <= share <= sampled.upper + 0.02
+
+
+def test_the_page_on_transformations_is_true(folder: Path) -> None:
+    """Its settings are read, its Python runs, and its table names every kind and key."""
+    text = (Path(__file__).parent.parent / "docs" / "transformations.md").read_text(encoding="utf-8")
+    (settings,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    numpy.savez(folder / "digits.npz", x=pictures().numpy(), y=numpy.zeros(4, dtype=numpy.int64))
+    (folder / "audit.toml").write_text(settings, encoding="utf-8")
+    assert read_settings(folder / "audit.toml").region.transform == (Rotation((-10.0, 10.0)), Brightness((-0.1, 0.1)))
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code.replace("seconds=5", "seconds=1"), "docs/transformations.md", "exec"), names)  # noqa: S102 (our own page)
+    assert isinstance(names["result"], AuditResult)
+    rows = dict(re.findall(r"^\| `(?!kind`)(\w+)` (\|.*)$", text, re.MULTILINE))
+    assert rows.keys() == kinds().keys()
+    for kind, made in kinds().items():
+        assert all(f"`{field.name}`" in rows[kind] for field in fields(made)), kind
 
 
 def test_problems_differ_where_their_transformations_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import final
@@ -12,9 +13,8 @@ from torch import Tensor
 from fathom.core.box import Box
 from fathom.core.errors import FathomError
 from fathom.core.network import Network
-from fathom.core.region import Region, Repairable
+from fathom.core.region import Projectable, Region
 from fathom.regions.box import BoxRegion
-from fathom.regions.product import Product
 from fathom.transforms.canvas import Shape
 from fathom.transforms.generator import draw
 from fathom.transforms.transformation import Transformation
@@ -22,14 +22,14 @@ from fathom.transforms.transformation import Transformation
 
 @final
 @dataclass(frozen=True, eq=False)
-class Transformed(Repairable):
+class Transformed(Projectable):
     """n pictures, each fixed, the parameters of a chain of transformations in a box, and noise of at most `radius` on top.
 
     It is over the inputs of the chain's generator: picture, parameters and, where there is a radius, noise. `fathom.audit` puts
     that generator in front of the model. `around` makes it.
     """
 
-    inside: Product
+    inside: BoxRegion
     chain: tuple[Transformation, ...]
     shape: Shape
     radius: float  # of the noise; 0 for none
@@ -60,13 +60,11 @@ class Transformed(Repairable):
             raise FathomError(f"expected a radius of at least 0, got {radius!r}")
         flat = images.detach().to(torch.float64).flatten(1)
         spans = torch.tensor([p.span for step in chain for p in step.parameters], dtype=torch.float64).reshape(-1, 2)
-        factors: list[Region] = [BoxRegion(flat, flat.clone())]
-        factors.append(BoxRegion(*(spans[:, k].expand(len(flat), -1).clone() for k in (0, 1))))
-        if radius:
-            reach = torch.full_like(flat, radius)
-            factors.append(BoxRegion(-reach, reach))
+        noise = [torch.full_like(flat, radius)] if radius else []
+        lower, upper = (torch.cat([flat, end.expand(len(flat), -1)], 1) for end in spans.unbind(1))
+        inside = BoxRegion(torch.cat([lower, *(-part for part in noise)], 1), torch.cat([upper, *noise], 1))
         ends = None if clip is None else (_numbers(clip[0], flat.shape[1]), _numbers(clip[1], flat.shape[1]))
-        made = Transformed(Product(tuple(factors)), tuple(chain), shape, float(radius), ends)
+        made = Transformed(inside, tuple(chain), shape, float(radius), ends)
         made.generator()  # refuses what cannot be drawn
         return made
 
@@ -78,7 +76,7 @@ class Transformed(Repairable):
 
     @property
     def pixels(self) -> int:
-        return self.inside.factors[0].size
+        return math.prod(self.shape)
 
     def generator(self) -> Network:
         """The network from what this region is over to the picture that the model is given, in float32."""
@@ -117,21 +115,17 @@ class Transformed(Repairable):
             found.append(", ".join(part for part in parts if part) or "unchanged")
         return found
 
-    # What a region is asked; the product answers.
+    # What a region is asked; the box answers.
 
-    @property
-    def exact(self) -> bool:
-        return self.inside.exact
-
-    def rounded(self, dtype: torch.dtype) -> Product:
+    def rounded(self, dtype: torch.dtype) -> BoxRegion:
         return self.inside.rounded(dtype)
 
-    def hull(self, other: Region) -> Product:
+    def hull(self, other: Region) -> BoxRegion:
         return self.inside.hull(other)
 
     def centres(self) -> Tensor:
         """The pictures as they are: every parameter at the value that changes nothing, also where that is not allowed."""
-        picture = self.inside.factors[0].centres()
+        picture = self.pictures(self.inside.lower)
         still = torch.tensor([p.identity for step in self.chain for p in step.parameters], dtype=torch.float64)
         rest = [torch.zeros_like(picture)] if self.radius else []
         return torch.cat([picture, still.expand(len(picture), -1), *rest], 1)
@@ -151,11 +145,11 @@ class Transformed(Repairable):
     def minimise(self, a: Tensor) -> tuple[Tensor, Tensor]:
         return self.inside.minimise(a)
 
-    def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> Product:
+    def restrict(self, owner: Tensor, lower: Tensor, upper: Tensor) -> BoxRegion:
         return self.inside.restrict(owner, lower, upper)
 
-    def repair(self, x: Tensor) -> Tensor:
-        return self.inside.repair(x)
+    def project(self, x: Tensor) -> Tensor:
+        return self.inside.project(x)
 
 
 def _shape_of(images: Tensor) -> Shape:
