@@ -18,6 +18,7 @@ from fathom.audits.result import AuditResult
 from fathom.audits.settings import read_settings
 from fathom.audits.setup import make_parts, read_model, read_samples
 from fathom.audits.transformation_keys import kinds
+from fathom.core.answer import Claim
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
@@ -149,6 +150,16 @@ def test_float32_is_refused_by_name(tmp_path: Path) -> None:
     region = Transformed.around(x, [Rotation((-1, 1))])
     with pytest.raises(FathomError, match="expected real arithmetic for transformations"):
         fathom.audit(path, region, fathom.Misclassification(label=labels(x), classes=3), arithmetic=Arithmetic.FLOAT32)
+
+
+def test_proofs_are_unchecked_and_say_so(tmp_path: Path) -> None:
+    """The checker knows no pictures read between pixels: asked for a certificate, an audit says why there is none."""
+    x = pictures(1)
+    region = Transformed.around(x, [Rotation((-1, 1))], clip=(0, 1))
+    judge = fathom.Misclassification(labels(x), 3)
+    result = fathom.audit(small(), region, judge, budget=fathom.Budget(seconds=10), certificates=tmp_path)
+    assert result.counts.proved == 1 and result.claim(0) is Claim.CERTIFICATE
+    assert result.check is not None and not result.check.accepted and "Cosine" in result.check.words
 
 
 def test_how_likely_a_failure_is_can_be_asked() -> None:

@@ -102,6 +102,26 @@ def gap(lines: Lines) -> Tensor:
     return lines.upper_offset - lines.lower_offset
 
 
+@pytest.mark.parametrize(
+    ("start", "width"), [(0.5, 0.4), (0.5, 0.6), (0.5, 2.0), (-1.7, 1.0), (-3.0, 4.2), (1.0, 1.0), (1.9, 3.0)]
+)
+def test_no_bend_inside_a_box_is_missed(start: float, width: float) -> None:
+    """Boxes of one size alone in a batch, on pictures that go up and down at every pixel, at every whole number inside."""
+    signs = torch.tensor([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0], [1.0, -1.0, 1.0, -1.0]], dtype=torch.float64)
+    for picture in (signs.expand(1, *SHAPE), -signs.expand(1, *SHAPE)):
+        box = Box(torch.full_like(picture, start), torch.full_like(picture, start + width))
+        held = READ.interval(box, box, Box(picture, picture))
+        lines = READ.relax(box, box, Box(picture, picture), choice=None)
+        whole = [float(k) for k in range(-4, 7) if start <= k <= start + width]
+        for u, v in itertools.product([start, start + width / 3, start + width, *whole], repeat=2):
+            column, row = torch.full_like(picture, u), torch.full_like(picture, v)
+            y = READ(column, row, picture)
+            plane = lines.lower_slope[0] * column + lines.lower_slope[1] * row
+            assert (held.lower <= y + 1e-12).all() and (y <= held.upper + 1e-12).all()
+            assert (plane + lines.lower_offset <= y + 1e-12).all() and (y <= plane + lines.upper_offset + 1e-12).all()
+    assert (held.upper - held.lower).max() <= 2 + 1e-9
+
+
 def test_planes_are_exact_where_the_picture_is_flat_and_tighten_as_the_square_of_the_width_inside_a_cell() -> None:
     """Where hats were relaxed one by one, a picture of one grey would look as if it moved."""
     zero = torch.zeros(1, *SHAPE, dtype=torch.float64)
