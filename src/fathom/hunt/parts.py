@@ -29,9 +29,7 @@ class Parts:
     bounded: Tensor  # [k] bool: `latent` is cut off at what the inputs reach
     lower: Tensor  # [k] float64 what is proved of it
     hit: Tensor  # [k, w] NaN rows for none
-    suspect: (
-        Tensor  # [k] bool: no failure in the region was found, nor a proof, and `hit` is where the search came nearest to one
-    )
+    suspect: Tensor  # [k] bool: neither a failure in the region was found nor a proof; `hit` is where one came nearest
     distance: Tensor  # [k]
 
     def __len__(self) -> int:
