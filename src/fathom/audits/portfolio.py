@@ -159,7 +159,7 @@ class _Standing:
         self.problem = problem
         self.observe = observe
         self.answers = none if hints.answers is None else none.tighten(hints.answers)
-        self.given = torch.zeros(len(problem), 0, problem.region.size, dtype=problem.program.dtype)  # [n, c, d] points handed on
+        self.given: list[tuple[Tensor, Tensor]] = []  # sets [k], and points [k, c, d] that were handed on for them
         self.used = torch.zeros(len(problem), dtype=torch.bool)  # the failures that were tried on other sets
 
     def replay(self, hints: Hints) -> None:
@@ -186,9 +186,16 @@ class _Standing:
 
     def starts(self, sets: Tensor, budget: Budget) -> Tensor:
         """The best [k, c, d] of the points handed on for the sets at `sets` [k]; NaN for none."""
-        points = attempt(self.problem.take(sets), self.given[sets], budget).points
-        assert points is not None
-        return points
+        place = torch.full((len(self.problem),), -1).index_copy(0, sets, torch.arange(len(sets)))
+        none = self.answers.found.x.new_full((len(sets), 0, self.problem.region.size), torch.nan)
+        parts = [none]
+        for index, points in self.given:
+            mine = (place[index] >= 0).nonzero()[:, 0]
+            part = none.new_full((len(sets), *points.shape[1:]), torch.nan)
+            parts.append(part.index_copy(0, place[index[mine]], points[mine]))
+        best = attempt(self.problem.take(sets), torch.cat(parts, 1), budget).points
+        assert best is not None
+        return best
 
     def run(self, solver: Solver, index: Tensor, budget: Budget, starts: Tensor | None = None) -> Tensor:
         """Let a solver work on the sets at `index` [k]; what it finds is merged, and what it tells is passed on.
@@ -217,8 +224,8 @@ class _Standing:
         self.answers = before.put(index, part)
         _refuse_contradiction(self.problem, self.answers)
         if part.points is not None:
-            none = part.points.new_full((len(self.answers), *part.points.shape[1:]), torch.nan)
-            self.given = torch.cat([self.given, none.index_copy(0, index, part.points)], 1)
+            still = (~self.answers.decided[index]).nonzero()[:, 0]
+            self.given.append((index[still], part.points[still]))
         self.observe(self.answers)
 
 
