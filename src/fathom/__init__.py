@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fathom.capture.export import export as export
     from fathom.capture.onnx_file import read_onnx as read_onnx
     from fathom.capture.torch_module import capture_module as capture_module
+    from fathom.capture.torch_module import run_module as run_module
     from fathom.casebook.store import Casebook as Casebook
     from fathom.core.budget import Budget as Budget
     from fathom.core.budget import Goal as Goal
@@ -70,6 +71,7 @@ PUBLIC = {
     "LinearRules": "overseers.linear_rules",
     "PythonOverseer": "overseers.callable",
     "capture_module": "capture.torch_module",
+    "run_module": "capture.torch_module",
     "read_onnx": "capture.onnx_file",
     "export": "capture.export",
 }

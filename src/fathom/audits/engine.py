@@ -15,6 +15,7 @@ from fathom.attacks.reuse import nearest
 from fathom.audits.applied import as_seen
 from fathom.audits.cases import by_case
 from fathom.audits.checking import Check, Records, certify_export
+from fathom.audits.draws import OBSTACLE, RUNS, Draws, answers_at_random, margins_drawn
 from fathom.audits.interrupt import interruptible
 from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
@@ -22,7 +23,7 @@ from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer, require_fitting, transfers
 from fathom.capture.captured import Captured
-from fathom.core.answer import Answers, Witnesses
+from fathom.core.answer import Answers, Reason, Witnesses
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
@@ -70,7 +71,7 @@ class Labels:
 
 
 def audit(
-    model: nn.Module | Captured | str | Path,
+    model: nn.Module | Captured | Program | str | Path,
     region: Region,
     overseer: Overseer,
     *,
@@ -90,7 +91,9 @@ def audit(
     """Bracket the worst margin of a model over every set of a region.
 
     Args:
-        model: any `nn.Module`; the path of an ONNX file; or what was captured before.
+        model: any `nn.Module`; the path of an ONNX file; or what was captured before. A bare `Program`, such as
+            `fathom.run_module` makes of a module that cannot be captured, is searched by values, and nothing is proved of it;
+            the same goes for whatever answers the same input differently.
         region: n sets of inputs [d], a case each; of `fathom.transforms.Transformed`, the model is given what comes out.
         overseer: n judges.
         budget: of the whole audit; by default a minute.
@@ -118,30 +121,30 @@ def audit(
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
     listener = _Listener(solver, planted, _share(budget, LISTENING), seed)
-    captured = captured_model(model, region, shape, arithmetic)
-    if certificates is not None and captured.network.arithmetic is not Arithmetic.REAL:
-        raise FathomError("expected real arithmetic for certificates of an audit, got float32; leave one out, or verify")
-    problem = Problem.make(captured.program, captured.network, region, overseer)
-    others = _programs(also or {}, captured.program, region, shape)
-    points = (region.centres() if clean is None else clean.flatten(1)).to(captured.program.dtype)
+    captured, program = _program(model, region, shape, arithmetic)
+    if certificates is not None and (captured is None or captured.network.arithmetic is not Arithmetic.REAL):
+        got = "a program that was not captured" if captured is None else "float32"
+        raise FathomError(f"expected real arithmetic for certificates of an audit, got {got}; leave one out, or verify")
+    points = (region.centres() if clean is None else clean.flatten(1)).to(program.dtype)
+    random = answers_at_random(program, points)
+    problem = Problem.make(program, None if captured is None or random else captured.network, region, overseer)
+    problem = replace(problem, obstacle=OBSTACLE) if random else problem
+    others = _programs(also or {}, program, region, shape)
     if points.shape != (len(problem), region.size):
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
     titles = tuple(labels.cases) or tuple(f"case {i}" for i in range(problem.cases))
     with interruptible(budget.stop):
         working = _share(budget, 1 - SHRINKING - (LISTENING if listener.listens else 0))
         answers, file = _solve(problem, listener, working, points, casebook, titles, labels.recipe, watch)
-        simplest = _simplest(problem, answers, points, _share(budget, SHRINKING))
+        simplest = None if random else _simplest(problem, answers, points, _share(budget, SHRINKING))
     seconds = time.monotonic() - began
     result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
     result = replace(result, simplest=simplest, silence=listener.heard)
+    result = drawn_again(problem, result) if random else result
     if isinstance(region, Transformed):
-        result = as_seen(result, region, captured.program)
+        result = as_seen(result, region, program)
     if others:
-        cases = result.broken.nonzero()[:, 0]
-        judges = problem.overseer.take(
-            torch.tensor([int(problem.sets_of(case)[0]) for case in cases.tolist()], dtype=torch.int64)
-        )
-        result = replace(result, transfer=transfers(others, judges, cases, result.answers.found.x[cases], result.x[cases]))
+        result = replace(result, transfer=_transfers(problem, result, others))
     if certificates is None or records is None:
         return result
     check = certify_export(problem, answers, records, Path(certificates))
@@ -163,6 +166,27 @@ def _programs(
     inputs, outputs = (sum(port.size for port in ports) for ports in (seen.inputs, seen.outputs))
     require_fitting(inputs, outputs, others)
     return others
+
+
+def drawn_again(problem: Problem, result: AuditResult) -> AuditResult:
+    """A result about a program that answers at random, with every failure run again; those never seen again are no failures.
+
+    A clean input counts as already wrong where it fails in half of the runs or more.
+    """
+    first = torch.tensor([int(problem.sets_of(case)[0]) for case in range(problem.cases)])
+    judges, found = problem.overseer.take(first), result.answers.found
+    clean = margins_drawn(problem.program, judges, result.x).median(0).values
+    broken = found.broken.nonzero()[:, 0]
+    fails = (margins_drawn(problem.program, judges.take(broken), found.x[broken]) <= 0).sum(0).tolist()
+    seen = dict(zip(broken.tolist(), fails, strict=True))
+    lost = torch.tensor([seen.get(case) == 0 for case in range(problem.cases)])
+    none = Answers.none(problem.cases, found.x.shape[1], found.y.shape[1], found.x.dtype)
+    answers = replace(result.answers, found=found.where(~lost, none.found))
+    answers = answers.because(Reason.NOT_PROVABLE, lost.nonzero()[:, 0])
+    judgements = tuple("" if gone else words for gone, words in zip(lost.tolist(), result.judgements, strict=True))
+    draws = Draws(RUNS, tuple(seen.get(case) or None for case in range(problem.cases)), int(lost.sum()))
+    limits = (*result.limits, "The model answers at random: what the casebook calls broken has failed at least once.")
+    return replace(result, answers=answers, clean_margin=clean, judgements=judgements, draws=draws, limits=limits)
 
 
 def _transfers(problem: Problem, result: AuditResult, others: Mapping[str, Program]) -> tuple[Transfer, ...]:
@@ -214,6 +238,19 @@ class _Listener:
             problem, answers, clean, self.searches, self.planted, self.budget, seed=self.seed, stage=self.solver.stage
         )
         return answers
+
+
+def _program(
+    model: nn.Module | Captured | Program | str | Path,
+    region: Region,
+    shape: tuple[int, ...] | None,
+    arithmetic: Arithmetic | str | None,
+) -> tuple[Captured | None, Program]:
+    """What was captured, if anything, and what is deployed."""
+    if isinstance(model, Program):
+        return None, model
+    captured = captured_model(model, region, shape, arithmetic)
+    return captured, captured.program
 
 
 def captured_model(

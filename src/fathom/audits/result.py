@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fathom.audits.applied import Applied
 from fathom.audits.checking import Check
+from fathom.audits.draws import Draws
 from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_at_most, percent_near
 from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer
@@ -90,6 +91,7 @@ class AuditResult:
     simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
     applied: tuple[Applied | None, ...] = ()  # [cases] what transformations did at the best point; () where there are none
     applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
+    draws: Draws | None = None  # fresh runs of every failure, where the model answers at random
     transfer: tuple[Transfer, ...] = ()  # what the failures do to each other model that was named
     silence: Silence | None = None  # how far it can be trusted; None where every case was settled, or nobody asked
 
@@ -136,6 +138,8 @@ class AuditResult:
     def claim(self, index: int) -> Claim:
         """What kind of statement is made about a case."""
         claim = self.answers.claim(index)
+        if self.draws is not None and claim is Claim.COUNTEREXAMPLE:
+            return Claim.CONFIDENCE
         return self.check.claim if self.check is not None and claim is Claim.CERTIFICATE else claim
 
     @property
@@ -203,7 +207,8 @@ class AuditResult:
         checked = "" if self.check is None else self.check.line()
         heard = () if self.silence is None else self.silence.lines()
         others = (transfer.line() for transfer in self.transfer)
-        printed = (asked, found, self.coverage_words, _worst_line(worst), *others, *heard, checked, written)
+        random = "" if self.draws is None else self.draws.line()
+        printed = (asked, found, random, self.coverage_words, _worst_line(worst), *others, *heard, checked, written)
         return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
@@ -232,7 +237,9 @@ class AuditResult:
                 rounding_failure; cost: {seconds, forward, backward, boxes};
                 witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
                 else null; simplest: the same for the failure of a broken case with the fewest changes that were found, and
-                `changed`, at which inputs; else null. Where pictures are transformed, x is the picture that the program is
+                `changed`, at which inputs; else null; draws: {runs, fails, lower, upper, confidence} of fresh runs of a broken
+                case of a model that answers at random, whose claim is "bound with confidence"; else null.
+                Where pictures are transformed, x is the picture that the program is
                 given, and `applied` says {words, parameters: {name: value}}; else that is null.
         """
         worst = self.worst
@@ -274,6 +281,7 @@ class AuditResult:
             "cost": {name: getattr(cost, name)[index].item() for name in ("seconds", "forward", "backward", "boxes")},
             "witness": self._witness(self.answers.found, index, self.applied) if shown else None,
             "simplest": self._simplest(index),
+            "draws": None if self.draws is None else self.draws.to_json(index),
         }
 
     def _simplest(self, index: int) -> dict[str, Any] | None:

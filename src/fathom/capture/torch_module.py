@@ -124,6 +124,22 @@ def capture_module(module: nn.Module, shape: Shapes, dtype: torch.dtype = torch.
     return Captured(ModuleProgram(module, ports, network.outputs, dtype, describe(exported)), network)
 
 
+def run_module(module: nn.Module, shape: Shapes, dtype: torch.dtype = torch.float32) -> Program:
+    """A module as a program alone, for those that cannot be captured: it may draw at random, or branch on its data.
+
+    Failures of it are searched by values, and nothing is proved. Arguments as for `capture_module`.
+
+    Raises:
+        NotUnderstood: it does not take such inputs.
+    """
+    ports = _ports(shape, dtype)
+    _check(module, ports, dtype)
+    with evaluating(module), torch.no_grad():
+        size = run(module, ports, probes(sum(port.size for port in ports), dtype)[:1]).shape[1]
+    name = f"{type(module).__module__}.{type(module).__qualname__}"
+    return ModuleProgram(module, ports, (Port("output", (size,), 0),), dtype, f"{name}, not captured: {module}")
+
+
 def _ports(shape: Shapes, dtype: torch.dtype) -> tuple[Port, ...]:
     if dtype not in (torch.float32, torch.float64):
         raise NotUnderstood(f"expected a module on float32 or float64 inputs, got {dtype}; convert it with module.float()")

@@ -14,7 +14,7 @@ from fathom.audits.result import AuditResult
 from fathom.report.easel import Easel
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
-from fathom.report.words import BROKEN, called, lower_words, many, mark, measured, paragraph, table, upper_words
+from fathom.report.words import BROKEN, called, lower_words, many, mark, measured, paragraph, table, typeset, upper_words
 
 CARDS = 24
 ROOM = 600_000  # characters: the page stays under a megabyte whatever the inputs are
@@ -49,6 +49,8 @@ def _introduction(result: AuditResult, shown: int) -> Markup:
     words = (
         f"Each of these {broken} is" if broken > 1 else "This is"
     ) + " a counterexample: this very input was given to the deployed program, and it failed."
+    if result.draws is not None:
+        words = f"{result.draws.line()[:1]}{result.draws.line()[1:].lower()}."
     if shown < broken:
         rest = f" The other {broken - shown} are in {result.casebook}." if result.casebook else ""
         words += f" The worst {shown} are shown, worst first.{rest}"
@@ -76,12 +78,14 @@ def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
         _pair("margin when clean", measured(result.clean_margin[case].item())),
         class_="pairs",
     )
+    drawn = join() if result.draws is None else paragraph(typeset(f"It {result.draws.words(case)}."))
     heading = tag("h3", mark(BROKEN), " ", result.judgements[case] or result.titles[case], id=name)
     where = paragraph(called(result, case), class_="muted")
     return tag(
         "article",
         heading,
         where,
+        drawn,
         _applied(result, case),
         easel.show(result, case),
         margins,
@@ -142,7 +146,8 @@ def _pair(name: str, value: str) -> Markup:
 def _again(result: AuditResult, case: int) -> Markup:
     """How to see this failure again: the exact input where it is small, and the case's digest for the casebook."""
     found, x = result.answers.found, result.answers.found.x[case]
-    parts = [paragraph(f"The deployed program gives the margin {found.deployed[case].item()!r} at exactly this input.")]
+    gives = "gives" if result.draws is None else "gave once"
+    parts = [paragraph(f"The deployed program {gives} the margin {found.deployed[case].item()!r} at exactly this input.")]
     if x.numel() <= PASTED and x.dtype in (torch.float32, torch.float64):
         parts.append(tag("pre", tag("code", _snippet(x, result)), tabindex=0))
     kept = f"Kept in {result.casebook} as " if result.casebook else "Its digest: "
