@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fathom.audits.estimation import estimate as estimate
     from fathom.audits.latent import NaturalInputs as NaturalInputs
     from fathom.audits.latent import latent as latent
+    from fathom.audits.questions import questions as questions
     from fathom.audits.relaxed import LatentResult as LatentResult
     from fathom.audits.result import AuditResult as AuditResult
     from fathom.audits.verify import verify as verify
@@ -51,6 +52,7 @@ PUBLIC = {
     "verify": "audits.verify",
     "estimate": "audits.estimation",
     "latent": "audits.latent",
+    "questions": "audits.questions",
     "write_report": "report.page",
     "AuditResult": "audits.result",
     "LatentResult": "audits.relaxed",

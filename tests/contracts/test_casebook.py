@@ -25,6 +25,7 @@ from fathom.casebook import database as database_module
 from fathom.casebook.database import APPLICATION, CasebookError, Database
 from fathom.casebook.migrations import migrations
 from fathom.casebook.points import Kind
+from fathom.casebook.questions import Question
 from fathom.casebook.recorder import Recorder
 from fathom.casebook.schema import TABLES
 from fathom.casebook.store import Casebook
@@ -579,6 +580,10 @@ def test_a_casebook_of_version_1_opens_today(tmp_path: Path) -> None:
         raw.execute("INSERT INTO run_cases VALUES (1, 0, 'abc', 'an old case', 0.5, 1.5, 'proved')")
     with Casebook.open(path) as book:
         case = book.case("abc")
+        assert book.judgements() == book.queue("ada") == []
+        book.ask([Question("p", "a question", torch.ones(2), torch.ones(1, dtype=torch.float64))])
+        assert [question.title for question in book.queue("ada")] == ["a question"]
+    assert _version(path) == len(migrations())
     assert (case.title, case.lower, case.upper, case.verdict) == ("an old case", 0.5, 1.5, Verdict.PROVED)
 
 
@@ -619,7 +624,9 @@ def test_a_later_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "c.db"
     Database.open(path, [*migrations(), _second]).close()
     before = path.read_bytes()
-    with pytest.raises(CasebookError, match=r"version 1 or older.*got version 2.*pip install --upgrade"):
+    with pytest.raises(
+        CasebookError, match=rf"version {len(migrations())} or older.*got version {len(migrations()) + 1}.*pip install --upgrade"
+    ):
         Casebook.open(path)
     assert path.read_bytes() == before
 

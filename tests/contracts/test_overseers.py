@@ -27,8 +27,10 @@ from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.checker_network import CheckerNetwork
 from fathom.overseers.confident import Confident
 from fathom.overseers.confusions import Confusions
+from fathom.overseers.judgements import Judgement, Opinion
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.person import Person
 from fathom.overseers.plausible import Plausible
 from fathom.overseers.program import ProgramOverseer
 from fathom.overseers.reference import OtherDecision, Reference
@@ -111,6 +113,9 @@ def judge(kind: str, n: int, outputs: int, inputs: int, seed: int = 0) -> Overse
         return OtherDecision.make(captured(inputs, outputs, 7), sets=n)
     if kind == "ProgramOverseer":
         return ProgramOverseer.make([sys.executable, "-S", "-c", LEAST], sets=n, name="the least output")
+    if kind == "Person":
+        x, y = torch.randn(inputs, generator=g).double(), torch.randn(outputs, generator=g).double()
+        return Person.of([Judgement("q", x, y, "ada", Opinion.SERIOUS)], sets=n)
     if kind == "LinearRules":
         rows = torch.randn(3, outputs + inputs, generator=g).round(decimals=1)
         return LinearRules.make(rows, torch.tensor([0.1, -0.2, 0.0]), clause=[0, 0, 1], sets=n)
@@ -206,7 +211,7 @@ def test_take_is_the_judge_of_those_sets(kind: str) -> None:
     index = torch.tensor([7, 7, 0, 49])
     part = overseer.take(index)
     assert type(part) is type(overseer)
-    assert torch.equal(part.margin(x[index], y[index]), overseer.margin(x, y)[index])
+    assert torch.allclose(part.margin(x[index], y[index]), overseer.margin(x, y)[index], rtol=0, atol=0, equal_nan=True)
     assert fingerprint(overseer.take(torch.tensor([7]))) == fingerprint(part.take(torch.tensor([0])))
 
 

@@ -58,7 +58,7 @@ class Guided(Solver):
                 "fathom.attacks.values.Values instead"
             )
         board, generator = Board(problem, budget, hints, observe), torch.Generator().manual_seed(self.seed)
-        guides = _guides(problem, generator)
+        guides = guides_of(problem, generator)
         at_once = self.samples + board.given.shape[1]
         known = ask(board, at_once, lambda sets: board.given[sets])
         known += ask(board, at_once, lambda sets: first_points(problem.deployed.take(sets), self.samples, generator))
@@ -77,7 +77,7 @@ class Guided(Solver):
             )
         return board.finish()
 
-    def _follow(self, board: Board, guide: _Guide, points: Tensor, seed: int) -> None:
+    def _follow(self, board: Board, guide: Guide, points: Tensor, seed: int) -> None:
         """Puts where the guide's margin is least, of each of its sets that is still searched, into `points` [n, d]."""
         sets = board.going()
         sets = sets[torch.isin(sets, guide.sets)]
@@ -88,16 +88,14 @@ class Guided(Solver):
         budget = Budget(
             seconds=board.clock.remaining if board.clock.budget.seconds is not None else None,
             passes=None if limit is None else max(limit - spent - self.trials, 0),
-            goal=Goal.VALUE,
         )
-        attack = Gradient(seed=seed, restarts=2, lone=2, steps=10, full=0)
-        found = attack.solve(guide.problem(board.problem, sets), budget, Hints(points=board.points[sets][:, None].double()))
+        found = guide.worst(board.problem, sets, board.points[sets], budget, seed)
         board.forward[sets] += found.cost.forward
         board.backward[sets] += found.cost.backward
         points[sets] = torch.where(found.found.known[:, None], found.found.x, torch.nan)
 
 
-class _Guide:
+class Guide:
     """A network of (x, y) that stands for the overseer of some sets, which is one and the same."""
 
     def __init__(self, sets: Tensor, inputs: int, size: int, generator: torch.Generator) -> None:
@@ -146,6 +144,12 @@ class _Guide:
                 nodes.append(Node(f"rectified {k}", Relu(), (len(nodes) - 1,), (len(bias),)))
         return Network(tuple(nodes), (Port("xy", (self.size,), 0),), (Port("margin", (1,), 0),))
 
+    def worst(self, problem: Problem, sets: Tensor, starts: Tensor, budget: Budget, seed: int) -> Answers:
+        """Where its margin is least on some sets [k] of a problem, from points [k, d] on: a proposal, and nobody's judgement."""
+        attack = Gradient(seed=seed, restarts=2, lone=2, steps=10, full=0)
+        hints = Hints(points=starts[:, None].double())
+        return attack.solve(self.problem(problem, sets), replace(budget, goal=Goal.VALUE), hints)
+
     def problem(self, problem: Problem, sets: Tensor) -> Problem:
         """The problem of some of its sets, with the guide in its overseer's place."""
         assert problem.model is not None
@@ -160,14 +164,14 @@ def _pairs(weights: list[Tensor]) -> list[tuple[Tensor, Tensor]]:
     return list(zip(weights[::2], weights[1::2], strict=True))
 
 
-def _guides(problem: Problem, generator: torch.Generator) -> list[_Guide]:
+def guides_of(problem: Problem, generator: torch.Generator) -> list[Guide]:
     """One for all sets whose overseer is the same."""
     assert problem.model is not None
     alike: dict[str, list[int]] = {}
     for i in range(len(problem)):
         alike.setdefault(fingerprint(problem.overseer.take(torch.tensor([i]))), []).append(i)
     size = problem.model.input_size + problem.model.output_size
-    return [_Guide(torch.tensor(sets), problem.model.input_size, size, generator) for sets in alike.values()]
+    return [Guide(torch.tensor(sets), problem.model.input_size, size, generator) for sets in alike.values()]
 
 
 def _only(known: list[Asked], sets: Tensor) -> list[Asked]:

@@ -19,6 +19,7 @@ from fathom.audits.draws import OBSTACLE, RUNS, Draws, answers_at_random, margin
 from fathom.audits.interrupt import interruptible
 from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
+from fathom.audits.questions import QUESTIONS, judged_failures, people, put_questions
 from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer, require_fitting, transfers
@@ -27,7 +28,7 @@ from fathom.core.answer import Answers, Reason, Witnesses
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
-from fathom.core.overseer import Overseer
+from fathom.core.overseer import Overseer, Severity
 from fathom.core.problem import Problem
 from fathom.core.program import Program
 from fathom.core.region import Region
@@ -87,6 +88,7 @@ def audit(
     arithmetic: Arithmetic | str | None = None,
     planted: int = PLANTED,
     also: Mapping[str, nn.Module | Captured | Program | str | Path] | None = None,
+    questions: int = QUESTIONS,
 ) -> AuditResult:
     """Bracket the worst margin of a model over every set of a region.
 
@@ -106,7 +108,9 @@ def audit(
             checker then reads. Bounds that an earlier audit stored are proved again.
         arithmetic: "real" or "float32": what brackets are about. None: what the model was captured for, and else "real".
         planted: failures of each size that are planted in cases that were not settled, to see how many of them the portfolio's
-            attacks find; 0 for none, and then such cases are not examined either. Other solvers are not put to that test.
+            attacks find; 0 for none, and then such cases are not examined either. Other solvers are not put to that test, nor
+            are people: no search finds what nobody has judged.
+        questions: how many may wait in the casebook to be judged, where people judge.
         also: other models, by name, that every failure found is tried on; they take the same inputs and give as many outputs.
 
     Returns:
@@ -120,7 +124,7 @@ def audit(
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
-    listener = _Listener(solver, planted, _share(budget, LISTENING), seed)
+    listener = _Listener(solver, 0 if people(overseer) else planted, _share(budget, LISTENING), seed)
     captured, program = _program(model, region, shape, arithmetic)
     if certificates is not None and (captured is None or captured.network.arithmetic is not Arithmetic.REAL):
         got = "a program that was not captured" if captured is None else "float32"
@@ -137,9 +141,10 @@ def audit(
         working = _share(budget, 1 - SHRINKING - (LISTENING if listener.listens else 0))
         answers, file = _solve(problem, listener, working, points, casebook, titles, labels.recipe, watch)
         simplest = None if random else _simplest(problem, answers, points, _share(budget, SHRINKING))
+    waiting = put_questions(problem, casebook, questions, titles, budget=budget, seed=seed)
     seconds = time.monotonic() - began
     result = describe(problem, answers, points, titles, labels, seed=seed, seconds=seconds, casebook=file)
-    result = replace(result, simplest=simplest, silence=listener.heard)
+    result = replace(result, simplest=simplest, silence=listener.heard, waiting=waiting)
     result = drawn_again(problem, result) if random else result
     if isinstance(region, Transformed):
         result = as_seen(result, region, program)
@@ -298,9 +303,10 @@ def _solve(
 ) -> tuple[Answers, str]:
     """Answers for every set, stored as they come; and the casebook's name."""
     solver = listener.solver
+    starts = torch.cat([clean[:, None], judged_failures(problem)], 1)
     none = Answers.none(len(problem), problem.region.size, sum(p.size for p in problem.program.outputs), problem.program.dtype)
     if casebook is None:
-        answers = solver.solve(problem, budget, Hints(points=clean[:, None]), lambda a: watch(problem, a))
+        answers = solver.solve(problem, budget, Hints(points=starts), lambda a: watch(problem, a))
         return listener.listen(problem, answers, clean), ""
     from fathom.casebook.store import Casebook  # here, because a database is not needed for every audit
 
@@ -310,9 +316,7 @@ def _solve(
         if isinstance(solver, Portfolio) and solver.records is not None:  # what is to be certified is proved again
             known = replace(known, lower=torch.full_like(known.lower, -torch.inf))
         others = nearest(problem, record.elsewhere(MOST_OTHERS), OTHERS)
-        hints = Hints(
-            torch.cat([clean[:, None], known.points, others], 1), Answers(known.lower, none.found, none.reason, none.cost)
-        )
+        hints = Hints(torch.cat([starts, known.points, others], 1), Answers(known.lower, none.found, none.reason, none.cost))
 
         def observe(answers: Answers) -> None:
             record.record(answers)
@@ -359,6 +363,7 @@ def describe(
         answers=cases,
         titles=titles,
         judgements=judgements,
+        severities=_severities(seen, cases),
         digests=tuple(problem.digests()),
         seconds=seconds,
         seed=seed,
@@ -373,6 +378,19 @@ def describe(
         coverage=seen.overseer.coverage(y),
         obstacle=problem.obstacle,
     )
+
+
+def _severities(problem: Problem, answers: Answers) -> tuple[Severity | None, ...]:
+    """[n] what people call each failure; () where they do not judge: of others, some would have to be run again."""
+    if not people(problem.overseer):
+        return ()
+    severities: list[Severity | None] = [None] * len(problem)
+    at = answers.broken.nonzero()[:, 0]
+    found = answers.found.take(at)
+    ranks = problem.overseer.take(at).severities(found.x.to(torch.float64), found.y).tolist()
+    for i, rank in zip(at.tolist(), ranks, strict=True):
+        severities[i] = tuple(Severity)[rank] if rank >= 0 else None
+    return tuple(severities)
 
 
 def versions() -> tuple[tuple[str, str], ...]:

@@ -17,6 +17,7 @@ from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer
 from fathom.core.answer import Answers, Claim, Witnesses
 from fathom.core.network import Port
+from fathom.core.overseer import Severity
 
 FORMAT = "fathom-audit/1"
 """The meaning of `AuditResult.to_json`; a change that breaks a reader changes it."""
@@ -93,6 +94,8 @@ class AuditResult:
     applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
     draws: Draws | None = None  # fresh runs of every failure, where the model answers at random
     transfer: tuple[Transfer, ...] = ()  # what the failures do to each other model that was named
+    severities: tuple[Severity | None, ...] = ()  # [cases] of failures, where people judge; else ()
+    waiting: int | None = None  # how many questions wait in the casebook for people to judge; None where people do not
     silence: Silence | None = None  # how far it can be trusted; None where every case was settled, or nobody asked
 
     def __post_init__(self) -> None:
@@ -191,6 +194,19 @@ class AuditResult:
             "never a failure, so what holds here says little"
         )
 
+    @property
+    def waiting_words(self) -> str:
+        """What people are asked to do; "" where they do not judge."""
+        if self.waiting is None:
+            return ""
+        how = f"`fathom judge {self.casebook} --as NAME`, then audit again"
+        return f"{self.waiting} {'question waits' if self.waiting == 1 else 'questions wait'} to be judged by people: {how}"
+
+    def severity(self, index: int) -> str:
+        """What the overseer calls the failure of a case: "serious"; "" where there is none, or people do not judge."""
+        severity = self.severities[index] if self.severities else None
+        return "" if severity is None else severity.value
+
     def sentence(self) -> str:
         """The one sentence to remember."""
         return f"The {self.measure} of {plain(self.title)} is {self.share_words}."
@@ -209,6 +225,7 @@ class AuditResult:
         others = (transfer.line() for transfer in self.transfer)
         random = "" if self.draws is None else self.draws.line()
         printed = (asked, found, random, self.coverage_words, _worst_line(worst), *others, *heard, checked, written)
+        printed = (asked, found, self.coverage_words, _worst_line(worst), *heard, self.waiting_words, checked, written)
         return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
@@ -219,6 +236,7 @@ class AuditResult:
             title, region, overseer, measure, arithmetic, program, seed, recipe, seconds, casebook, limits, obstacle: the fields.
             versions: {name: version}.
             coverage: the share of clean inputs on which the model acts, or null where abstaining is not spoken of.
+            waiting: how many questions wait in the casebook for people to judge, or null where they do not judge.
             useful: whether that is enough; true where it is null.
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
             transfer: a list with one entry for each other model that was named: {model, program, tried, broken, already_wrong};
@@ -234,6 +252,7 @@ class AuditResult:
             answers: a list with one entry a case:
                 case, title, digest; verdict: "proved", "broken" or "unknown"; claim; already_wrong; clean_margin;
                 lower, upper: the bracket on the worst margin, null for none; judgement; reason: a name; why: its sentence;
+                severity: "benign", "serious" or "malign" for a failure that people judged, else null;
                 rounding_failure; cost: {seconds, forward, backward, boxes};
                 witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
                 else null; simplest: the same for the failure of a broken case with the fewest changes that were found, and
@@ -250,6 +269,7 @@ class AuditResult:
             "limits": list(self.limits),
             "versions": dict(self.versions),
             "coverage": self.coverage,
+            "waiting": self.waiting,
             "useful": self.useful,
             "certificate": None if self.check is None else self.check.to_json(),
             "transfer": [transfer.to_json() for transfer in self.transfer],
@@ -277,6 +297,7 @@ class AuditResult:
             "judgement": self.judgements[index],
             "reason": why.name.lower(),
             "why": why.value,
+            "severity": self.severity(index) or None,
             "rounding_failure": bool(self.rounding_failure[index]),
             "cost": {name: getattr(cost, name)[index].item() for name in ("seconds", "forward", "backward", "boxes")},
             "witness": self._witness(self.answers.found, index, self.applied) if shown else None,

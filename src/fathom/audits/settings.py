@@ -198,7 +198,7 @@ class Rule:
 LABELLED = ("misclassification", "confident", "abstain", "topk")
 """Kinds of overseer that need to be told the right classes."""
 
-KINDS = (*LABELLED, "targeted", "rules", "reference", "checker", "program")
+KINDS = (*LABELLED, "targeted", "rules", "reference", "checker", "program", "person")
 
 NEEDED = {
     "target": ("targeted", "a target"),
@@ -212,7 +212,7 @@ NEEDED = {
 }
 """Key to the one kind that has it and cannot do without, and what to call it."""
 
-OPTIONAL = {"threshold": "checker", "sees": "checker", "seconds": "program"}
+OPTIONAL = {"threshold": "checker", "sees": "checker", "seconds": "program", "questions": "person"}
 """Key to the one kind that has it."""
 
 
@@ -233,6 +233,7 @@ class OverseerSettings:
     sees: Annotated[str | None, keys.choice("y", "x", "xy")] = None  # the output, the input, or both; without: both
     command: Annotated[tuple[str, ...] | None, keys.list_of(keys.text)] = None  # a program and its arguments
     seconds: Annotated[float | None, keys.number(0, above=True)] = None  # for one of its answers; without: 10
+    questions: Annotated[int | None, keys.whole(0)] = None  # that may wait for people to judge; without: 20
 
     def __post_init__(self) -> None:
         for key, (kind, word) in NEEDED.items():
@@ -292,7 +293,7 @@ class Settings:
             raise SettingsError(
                 f"expected an overseer without labels for a box, got {self.overseer.kind}; use targeted or rules", "overseer"
             )
-        sees_inputs = self.overseer.kind in ("reference", "program", "checker") and self.overseer.sees != "y"
+        sees_inputs = self.overseer.kind in ("reference", "program", "checker", "person") and self.overseer.sees != "y"
         if self.region.transform is not None and sees_inputs:
             raise SettingsError(
                 f"expected an overseer that judges outputs alone for the kind transformation, got {self.overseer.kind}, which "

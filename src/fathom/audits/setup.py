@@ -21,6 +21,7 @@ from fathom.overseers.checker_network import CheckerNetwork
 from fathom.overseers.confident import Confident
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
+from fathom.overseers.person import Person
 from fathom.overseers.program import ProgramOverseer
 from fathom.overseers.reference import Reference
 from fathom.overseers.targeted import Targeted
@@ -103,6 +104,8 @@ def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Par
     size = sum(port.size for port in captured.program.inputs)
     region = make_region(settings.region, data, _points(settings), size)
     clean = region.centres() if data is None or isinstance(region, Transformed) else data.flat
+    if settings.overseer.kind == "person":
+        return Parts(captured, data, region, _person(settings, captured, len(region)), clean)
     return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)
 
 
@@ -112,6 +115,16 @@ def _points(settings: Settings) -> Data | None:
         return None
     found = read_data(settings.data.path, inputs=settings.region.points, labels=settings.data.labels)
     return found.part(settings.data.start, settings.data.limit)
+
+
+def _person(settings: Settings, captured: Captured, n: int) -> Person:
+    """What people have said of this model, by the audit's casebook; nothing yet, where there is none."""
+    if not settings.casebook.exists():
+        return Person.of([], sets=n)
+    from fathom.casebook.store import Casebook  # here, because a database is not needed for every audit
+
+    with Casebook.open(settings.casebook) as book:
+        return Person.of(book.judgements(captured.program.digest), sets=n)
 
 
 def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured, n: int) -> Overseer:

@@ -20,4 +20,6 @@ BRACKETS = _table(
     "brackets",
     "case_digest arithmetic sets lower upper deployed verdict claim reason seconds forward backward boxes updated",
 )
-TABLES = (RUNS, CASES, SETS, POINTS, RUN_CASES, BRACKETS)
+QUESTIONS = _table("questions", "digest program title arrays judges created")
+JUDGEMENTS = _table("judgements", "id question judge opinion note created")
+TABLES = (RUNS, CASES, SETS, POINTS, RUN_CASES, BRACKETS, QUESTIONS, JUDGEMENTS)

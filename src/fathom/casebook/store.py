@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,13 +11,16 @@ from typing import Any
 
 from sqlalchemy import func, select
 
+from fathom.casebook import questions as people
 from fathom.casebook.database import DAMAGED, CasebookError, Database
 from fathom.casebook.points import Kind, Point, decode, rank
+from fathom.casebook.questions import Question
 from fathom.casebook.recorder import Recorder
 from fathom.casebook.rows import number, proved, word
-from fathom.casebook.schema import BRACKETS, CASES, POINTS, RUN_CASES, RUNS, SETS
+from fathom.casebook.schema import BRACKETS, CASES, POINTS, QUESTIONS, RUN_CASES, RUNS, SETS
 from fathom.core.answer import Claim, Reason, Verdict
 from fathom.core.problem import Problem
+from fathom.overseers.judgements import Judgement, Opinion
 
 
 @dataclass(frozen=True)
@@ -168,11 +172,53 @@ class Casebook:
         query = select(RUN_CASES).where(RUN_CASES.c.case_digest == digest).order_by(RUN_CASES.c.run, RUN_CASES.c.place)
         return [_standing(row) for row in self._rows(query)]
 
+    def ask(self, questions: Sequence[Question]) -> int:
+        """Puts questions to people, and returns how many were not there yet.
+
+        Raises:
+            CasebookError: the file cannot be written, or an input is too large to be kept.
+        """
+        with self._database.write() as connection:
+            return people.ask(connection, questions)
+
+    def queue(self, judge: str, limit: int | None = None) -> list[Question]:
+        """What this judge is to be asked next, at most `limit` questions. After every ten of his judgements an earlier question
+        comes back to him, unannounced; see `fathom.casebook.questions.line`.
+
+        Raises:
+            CasebookError: the file cannot be read, or what it holds is not what was stored.
+        """
+        with self._database.read() as connection:
+            return people.queue(connection, judge, limit)
+
+    def waiting(self, program: str) -> int:
+        """How many questions about the program of this digest nobody has judged."""
+        with self._database.read() as connection:
+            return people.waiting(connection, program)
+
+    def judge(self, digest: str, who: str, opinion: Opinion, note: str = "") -> None:
+        """Stores what a person said of the question of this full digest; it is in the file when this returns.
+
+        Raises:
+            CasebookError: no such question, a name that cannot be printed, or a note that is too long.
+        """
+        with self._database.write() as connection:
+            people.judge(connection, digest, who, opinion, note)
+
+    def judgements(self, program: str | None = None) -> list[Judgement]:
+        """All that people have said of the program of this digest, or of any, in the order in which they did.
+
+        Raises:
+            CasebookError: the file cannot be read, or what it holds is not what was stored.
+        """
+        with self._database.read() as connection:
+            return people.judgements(connection, program)
+
     def check(self) -> None:
         """Reads everything once.
 
         Raises:
-            CasebookError: the file's structure is broken, or some proof or point is not what was stored.
+            CasebookError: the file's structure is broken, or some proof, point or question is not what was stored.
         """
         self.cases()
         with self._database.read() as connection:
@@ -181,6 +227,8 @@ class Casebook:
                 raise CasebookError(f"expected a sound casebook at {self.path}, got: {said}; {DAMAGED}")
             for row in connection.execution_options(yield_per=16).execute(select(POINTS.c.digest, POINTS.c.arrays)):
                 decode(row.digest, row.arrays)
+            for row in connection.execution_options(yield_per=16).execute(select(QUESTIONS)):
+                people.question_of(row)
 
     def _rows(self, query: Any) -> list[Any]:
         with self._database.read() as connection:

@@ -134,6 +134,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
     from fathom.audits.engine import Labels
     from fathom.audits.engine import audit as run
     from fathom.audits.portfolio import Portfolio
+    from fathom.audits.questions import QUESTIONS
     from fathom.cli.progress import watching
     from fathom.core.budget import Budget
 
@@ -164,6 +165,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
             certificates=certificates,
             planted=settings.budget.planted,
             also=parts.others,
+            questions=QUESTIONS if settings.overseer.questions is None else settings.overseer.questions,
         )
     return result, budget
 

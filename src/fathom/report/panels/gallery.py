@@ -71,8 +71,10 @@ def _kinds(result: AuditResult) -> Markup:
 def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
     answers = result.answers
     name, lower = f"broken-{case}", answers.lower[case].item()
+    severity = result.severity(case)
     margins = tag(
         "dl",
+        _pair("severity", severity) if severity else join(),
         _pair("margin found", tag("strong", upper_words(answers.upper[case].item()))),
         _pair("proved", f"no worse than {lower_words(lower)}" if math.isfinite(lower) else "nothing"),
         _pair("margin when clean", measured(result.clean_margin[case].item())),

@@ -34,6 +34,8 @@ class Limits(Panel):
 
     def body(self, result: AuditResult) -> Markup:
         limits = list(result.limits or STANDING)
+        if result.waiting_words:
+            limits.append(f"{result.waiting_words}.")
         if result.obstacle:
             limits.append(f"Nothing could be proved: {result.obstacle}")
         arithmetic = (f"{result.arithmetic} arithmetic", ARITHMETIC.get(result.arithmetic, "What proofs are about."))
