@@ -84,7 +84,10 @@ POSITIVE = op("Abs", "x").named("p")
 
 CASES: dict[str, onnx.ModelProto] = {
     # Elementwise.
-    **{name: model(op(name, "x")) for name in ("Abs", "Erf", "Exp", "Identity", "Neg", "Relu", "Sigmoid", "Softplus", "Tanh")},
+    **{
+        name: model(op(name, "x"))
+        for name in ("Abs", "Cos", "Erf", "Exp", "Identity", "Neg", "Relu", "Sigmoid", "Sin", "Softplus", "Tanh")
+    },
     **{name: model(POSITIVE, op("Add", "p", f(0.1)).named("q"), op(name, "q")) for name in ("Log", "Reciprocal", "Sqrt")},
     "LeakyRelu": model(op("LeakyRelu", "x", alpha=0.2)),
     "LeakyRelu default": model(op("LeakyRelu", "x")),

@@ -36,6 +36,7 @@ from fathom.ops.constant import Constant
 from fathom.ops.conv import Conv, ConvTranspose
 from fathom.ops.dense import Dense, LeftDense
 from fathom.ops.exp import Exp, Log
+from fathom.ops.field import Field
 from fathom.ops.layout import Reshape, Transpose
 from fathom.ops.pick import Concat, Gather, Pad, Pick
 from fathom.ops.power import Sqrt, Square
@@ -43,8 +44,10 @@ from fathom.ops.product import Product
 from fathom.ops.reciprocal import Reciprocal
 from fathom.ops.reduce import Reduce
 from fathom.ops.relu import Abs, LeakyRelu, Relu
+from fathom.ops.resample import Resample
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
+from fathom.ops.sine import Cosine, Sine
 from fathom.ops.softplus import Softplus
 from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
@@ -68,7 +71,7 @@ SPARSE = Sparse(
     numbers(2),
 )
 INSTANCES: list[tuple[Operator, Shapes]] = [
-    *((kind(), SAMPLE) for kind in (Relu, Abs, Exp, Sigmoid, Tanh, Erf, Softplus, Square)),
+    *((kind(), SAMPLE) for kind in (Relu, Abs, Exp, Sigmoid, Tanh, Erf, Softplus, Square, Sine, Cosine)),
     *((kind(), SAMPLE) for kind in (Log, Sqrt, Reciprocal)),
     (LeakyRelu(0.125), SAMPLE),
     (Product(), SAMPLE * 2),
@@ -84,6 +87,8 @@ INSTANCES: list[tuple[Operator, Shapes]] = [
     (Dense(numbers(5, 4), numbers(5)), SAMPLE),
     (Dense(numbers(5, 4)), ((4,),)),
     (SPARSE, ((4,),)),
+    (Field(numbers(3, 2, 4)), ((3,),)),
+    (Resample(), SAMPLE * 3),
     (LeftDense(numbers(5, 3)), SAMPLE),
     (Conv(numbers(4, 1, 2, 3), numbers(4), (3, 4), (2, 1), ((1, 0), (0, 2)), (1, 2), 2), SAMPLE),
     (Conv(numbers(4, 2, 2), None, (5,), (1,), ((-1, 1),), (1,)), ((2, 5),)),

@@ -22,6 +22,7 @@ from fathom.ops.constant import Constant
 from fathom.ops.conv import Conv, ConvTranspose
 from fathom.ops.dense import Dense, LeftDense
 from fathom.ops.exp import Exp, Log
+from fathom.ops.field import Field
 from fathom.ops.layout import Reshape, Transpose
 from fathom.ops.pick import Concat, Gather, Pad, Pick
 from fathom.ops.power import Sqrt, Square
@@ -29,8 +30,10 @@ from fathom.ops.product import Product
 from fathom.ops.reciprocal import Reciprocal
 from fathom.ops.reduce import Reduce
 from fathom.ops.relu import Abs, LeakyRelu, Relu
+from fathom.ops.resample import Resample
 from fathom.ops.scale import Divide, Scale, Shift
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
+from fathom.ops.sine import Cosine, Sine
 from fathom.ops.softplus import Softplus
 from fathom.ops.sparse import Sparse
 from fathom.ops.sum import Sum
@@ -196,6 +199,11 @@ def _write(sheet: Sheet, node: Node, inputs: list[Term]) -> str:
     return str(sheet.nodes[-1].output[0])
 
 
+@writes(Sine, Cosine)
+def wave(sheet: Sheet, operator: Sine | Cosine, x: Term) -> str:
+    return sheet.call("Sin" if isinstance(operator, Sine) else "Cos", x)
+
+
 @writes(Relu, Abs, Exp, Log, Sqrt, Reciprocal, Sigmoid, Tanh, Erf, Softplus)
 def namesake(sheet: Sheet, operator: Operator, x: Term) -> str:
     """Operators that ONNX calls by the same name."""
@@ -265,6 +273,30 @@ def batch_scale(sheet: Sheet, operator: BatchScale, x: Term) -> str:
 @writes(Dense, Sparse)
 def dense(sheet: Sheet, operator: Dense | Sparse, x: Term) -> str:
     return _shifted(sheet, sheet.call("MatMul", x, sheet.numbers(operator.weight.T)), operator.shift)
+
+
+@writes(Field)
+def spread(sheet: Sheet, operator: Field, x: Term) -> str:
+    flat = sheet.call("MatMul", x, sheet.numbers(operator.basis.flatten(1)))
+    return sheet.reshape(flat, tuple(operator.basis.shape[1:]))
+
+
+@writes(Resample)
+def resample(sheet: Sheet, operator: Resample, column: Term, row: Term, picture: Term) -> str:
+    """The sum over pixels that the operator's docstring gives: columns by a product of matrices, then rows."""
+    channels, height, width = picture.shape
+    places = column.shape[1] * column.shape[2]
+    along = _hats(sheet, column, (channels, places, 1), width)
+    across = _hats(sheet, row, (channels, places, 1), height)
+    lines = sheet.call("MatMul", along, sheet.call("Transpose", picture, perm=[0, 1, 3, 2]))
+    total = sheet.call("ReduceSum", sheet.call("Mul", lines, across), sheet.integers([3]), keepdims=0)
+    return sheet.reshape(total, column.shape)
+
+
+def _hats(sheet: Sheet, place: Term, shape: Shape, count: int) -> str:
+    """max(0, 1 - |place - k|) for k below `count`, along a last axis of its own."""
+    distance = sheet.call("Abs", sheet.call("Sub", sheet.reshape(place, shape), sheet.numbers(torch.arange(float(count)))))
+    return sheet.call("Relu", sheet.call("Sub", sheet.numbers(1.0), distance))
 
 
 @writes(LeftDense)

@@ -16,16 +16,19 @@ from fathom.ops.power import Sqrt
 from fathom.ops.reciprocal import Reciprocal
 from fathom.ops.relu import Abs, LeakyRelu, Relu
 from fathom.ops.sigmoid import Erf, Sigmoid, Tanh
+from fathom.ops.sine import Cosine, Sine
 from fathom.ops.softplus import Softplus
 
 PLAIN: dict[str, Callable[[], Operator]] = {
     "Abs": Abs,
+    "Cos": Cosine,
     "Erf": Erf,
     "Exp": Exp,
     "Log": Log,
     "Reciprocal": Reciprocal,
     "Relu": Relu,
     "Sigmoid": Sigmoid,
+    "Sin": Sine,
     "Softplus": Softplus,
     "Sqrt": Sqrt,
     "Tanh": Tanh,
