@@ -224,8 +224,8 @@ class AuditResult:
         heard = () if self.silence is None else self.silence.lines()
         others = (transfer.line() for transfer in self.transfer)
         random = "" if self.draws is None else self.draws.line()
-        printed = (asked, found, random, self.coverage_words, _worst_line(worst), *others, *heard, checked, written)
-        printed = (asked, found, self.coverage_words, _worst_line(worst), *heard, self.waiting_words, checked, written)
+        rest = (*others, *heard, self.waiting_words, checked, written)
+        printed = (asked, found, random, self.coverage_words, _worst_line(worst), *rest)
         return [plain(line) for line in printed if line]
 
     def to_json(self) -> dict[str, Any]:
