@@ -6,9 +6,11 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 
@@ -59,4 +61,9 @@ def peak_mib() -> int | None:
         return None
     import resource
 
+    status = Path("/proc/self/status")
+    if status.is_file():  # the other account begins with what the process was started from, which may be far larger
+        peak = re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)
+        if peak is not None:
+            return int(peak[1]) // (1 << 10)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 << 20 if sys.platform == "darwin" else 1 << 10)
