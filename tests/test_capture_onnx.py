@@ -339,6 +339,26 @@ def test_small_archives_of_large_files_are_refused_before_they_fill_the_memory()
     assert unpack(gzip.compress(bytes(1 << 20)), 1 << 20) == bytes(1 << 20)
 
 
+def test_values_too_large_for_memory_are_refused_before_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "open_session", lambda *_: pytest.fail("it was about to be run"))
+    petabytes = model(op("Pad", "x", i(0, 0, 0, 1 << 50)).named("padded"), op("ReduceSum", "padded", keepdims=0))
+    with pytest.raises(
+        NotUnderstood, match=r"at most 67108864 numbers to be computed for one sample, got 1125899906842"
+    ):
+        read_onnx(petabytes.SerializeToString())
+
+
+def test_large_models_are_replayed_on_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    replayed = []
+    monkeypatch.setattr(onnx_file, "replay", lambda network, x, y, originals: replayed.append((x, y, originals)))
+    for most, samples in ((onnx_file.MOST_REPLAYED, 8), (128, 4), (1, 2)):
+        monkeypatch.setattr(onnx_file, "MOST_REPLAYED", most)
+        read_onnx(model(op("Pad", "x", i(0, 0, 0, 12)).named("padded"), op("Relu", "padded")).SerializeToString())
+        x, y, originals = replayed[-1]
+        assert len(x) == len(y) == samples and all(len(value) == samples for value in originals.values())
+        assert (x < 0).any() and (x >= 0).all(1).any()  # of either kind of probe
+
+
 def test_damaged_models_never_end_in_another_error() -> None:
     generator = random.Random(11)
     outcomes = []

@@ -21,7 +21,7 @@ from fathom.capture.condense import condense
 from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph
 from fathom.capture.merge import merge_bias
-from fathom.capture.onnx_model import Model, parse_model
+from fathom.capture.onnx_model import Model, foreseen, parse_model
 from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
 from fathom.capture.onnx_table import Array, Call, Value, described, table
 from fathom.capture.replay import probes, replay
@@ -34,8 +34,12 @@ from fathom.ops.constant import Constant
 LIMIT = 2 << 30
 """Bytes of a model: what protobuf, and so ONNX in one file, can hold."""
 
-MOST_VALUES = 1 << 28
-"""Numbers computed for one sample: a gigabyte of float32, ten times what the largest image classifiers compute."""
+MOST_VALUES = 1 << 26
+"""Numbers computed for one sample: twice what the largest image classifiers compute."""
+
+MOST_REPLAYED = 1 << 26
+"""Numbers computed for all samples that a model is replayed on, unless two alone come to more: the replay takes some fifty bytes
+for each."""
 
 Run = Mapping[str, Array]
 """What onnxruntime computed for one sample, by name."""
@@ -65,8 +69,7 @@ def read_onnx(source: str | Path | bytes, arithmetic: Arithmetic | str = Arithme
                 f"{described(node)}: expected one of the operators {', '.join(sorted(table()))}, got {node.op_type}; rewrite it "
                 "with these, or cut the model before it"
             )
-    x = probes(sum(port.size for port in model.inputs), model.dtype)
-    runs = _observe(model, x)
+    x, runs = _observe(model, probes(sum(port.size for port in model.inputs), model.dtype))
     network = merge_bias(_build(model, runs))
     originals = {node.name: _stack(runs, node.name) for node in network.nodes if node.name in runs[0]}
     y = torch.cat([_stack(runs, name) for name in model.outputs], 1)
@@ -87,22 +90,31 @@ def read_onnx(source: str | Path | bytes, arithmetic: Arithmetic | str = Arithme
     return Captured(OnnxProgram(model.raw, network.inputs, network.outputs, model.dtype), network)
 
 
-def _observe(model: Model, x: Tensor) -> list[Run]:
-    """What the model computes at each of x [k, d]: one run a sample of a copy in which every used value is an output."""
+def _observe(model: Model, x: Tensor) -> tuple[Tensor, list[Run]]:
+    """As many of x [k, d] as memory allows, two at least, and what the model computes at each.
+
+    Each is one run of a copy in which every used value is an output.
+    """
+    _refuse_size(foreseen(model))
     names = list(dict.fromkeys([*model.computed, *model.outputs]))
     more = [ValueInfoProto(name=name) for name in names if name not in model.outputs]
     # Messages laid end to end are merged by every protobuf reader: these outputs are added to the graph's own.
     exposed = model.raw + ModelProto(graph=GraphProto(output=more)).SerializeToString()
     feeds = Feeds(open_session(exposed, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL), model.inputs)
-    runs: list[Run] = []
-    for sample in x.numpy():
-        runs.append(dict(zip(names, feeds.run(names, sample), strict=True)))
-        size = sum(np.size(value) for value in runs[0].values())
-        if size > MOST_VALUES:
-            raise NotUnderstood(
-                f"expected at most {MOST_VALUES} numbers to be computed for one sample, got {size}; is it damaged?"
-            )
-    return runs
+
+    def run(sample: Tensor) -> Run:
+        return dict(zip(names, feeds.run(names, sample.numpy()), strict=True))
+
+    first = run(x[0])
+    size = sum(np.size(value) for value in first.values())
+    _refuse_size(size)
+    step = next(step for step in (1, 2, len(x) // 2) if step == len(x) // 2 or size * len(x) // step <= MOST_REPLAYED)
+    return x[::step], [first, *(run(sample) for sample in x[step::step])]
+
+
+def _refuse_size(size: int) -> None:
+    if size > MOST_VALUES:
+        raise NotUnderstood(f"expected at most {MOST_VALUES} numbers to be computed for one sample, got {size}; is it damaged?")
 
 
 def _build(model: Model, runs: Sequence[Run]) -> Network:

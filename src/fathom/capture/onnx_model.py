@@ -11,7 +11,18 @@ from functools import cached_property
 import numpy as np
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    OperatorSetIdProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from fathom.capture.graph import Shape
 from fathom.capture.onnx_table import Array, described, stored
@@ -25,6 +36,9 @@ MOST_INPUTS = 1 << 24
 """More numbers than any sample has; a damaged shape may ask for petabytes."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+SHAPE_LIKE = 256
+"""Weights of at most so many elements may be shapes, paddings or indices: shape inference is shown their values."""
+
 OF_SHAPE = ("Shape", "Size")
 """Operators whose value depends on nothing but the shape of their input."""
 
@@ -98,6 +112,27 @@ def parse_model(raw: bytes) -> Model:
         _refuse_control_flow(node)
     dtype = FLOATS[inputs[0].type.tensor_type.elem_type]
     return Model(raw, ports, shapes, outputs, weights, nodes, opset, dtype, batched)
+
+
+def foreseen(model: Model) -> int:
+    """How many numbers all values of one sample hold together, as far as shapes can be inferred without computing anything."""
+    inputs = [
+        helper.make_tensor_value_info(port.name, TensorProto.FLOAT, shape)
+        for port, shape in zip(model.inputs, model.shapes, strict=True)
+    ]
+    shown = []
+    for name, tensor in model.weights.items():
+        if math.prod(tensor.dims) <= SHAPE_LIKE:
+            shown.append(tensor)
+        else:
+            inputs.append(helper.make_tensor_value_info(name, tensor.data_type, tensor.dims))
+    graph = GraphProto(name="shapes", node=model.nodes, input=inputs, initializer=shown)
+    opsets = [OperatorSetIdProto(version=model.opset)]
+    try:
+        inferred = shape_inference.infer_shapes(ModelProto(ir_version=8, opset_import=opsets, graph=graph), data_prop=True)
+    except shape_inference.InferenceError:  # a model that onnxruntime will refuse, saying why
+        return 0
+    return sum(math.prod(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred.graph.value_info)
 
 
 def _opset(model: ModelProto) -> int:

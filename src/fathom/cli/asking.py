@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from fathom.cli import INTERRUPTED, complain
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
@@ -64,6 +68,24 @@ def region(*, linf: float | None, l2: float | None, l1: float | None, span: tupl
     return {"kind": kind, "radius": radius, "range": None if span is None else list(span)}
 
 
+def tables(
+    data: Path | None, limit: int | None, *, seconds: float | None, seed: int | None, region: dict[str, Any]
+) -> dict[str, Any]:
+    """The tables that the options stand for.
+
+    Raises:
+        typer.BadParameter: no time is given.
+    """
+    if seconds is not None and not seconds > 0:
+        raise typer.BadParameter(f"expected seconds > 0, got {seconds:g}", param_hint="--seconds")
+    return {
+        "data": {"path": None if data is None else str(data), "limit": limit},
+        "region": region,
+        "budget": {"total_seconds": seconds},
+        "seed": seed,
+    }
+
+
 def settings_of(
     command: str, model: str, given: dict[str, Any], *, flags: Mapping[str, str] = FLAGS, or_data: str = "", or_region: str = ""
 ) -> Settings:
@@ -90,6 +112,39 @@ def settings_of(
             f"expected how much inputs may change, such as --linf 0.03{or_region}; an audit.toml can say more"
         )
     return make_settings({"model": model, **given}, flags)
+
+
+def title(model: str) -> str:
+    """What answers call MODEL."""
+    return model if ":" in model else Path(model).name
+
+
+def recipe() -> str:
+    """The command line, as it pastes back."""
+    return shlex.join(["fathom", *sys.argv[1:]])
+
+
+class Answer(Protocol):
+    """What a search answers; it may have been interrupted."""
+
+    @property
+    def interrupted(self) -> bool: ...
+
+    def lines(self) -> list[str]: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+def show(answer: Answer, *, as_json: bool) -> None:
+    """Prints it.
+
+    Raises:
+        typer.Exit: it was interrupted.
+    """
+    typer.echo(json.dumps(answer.to_json(), allow_nan=False) if as_json else "\n".join(answer.lines()))
+    if answer.interrupted:
+        complain("interrupted; above is what was known by then")
+        raise typer.Exit(INTERRUPTED)
 
 
 def prepare(settings: Settings, *, anyway: bool) -> Parts:

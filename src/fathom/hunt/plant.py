@@ -203,17 +203,12 @@ def _measured_share(
     return share, varies.any(1) & ((far <= share[:, None]).double().mean(1) <= 1.5 * volume)
 
 
-@final
 @dataclass(frozen=True, eq=False)
-class Lowered(Overseer):
-    """As another overseer judges, with its margins lowered. exact: where the other is."""
+class Elsewhere(Overseer):
+    """As another overseer judges, elsewhere than where a failure was planted."""
 
     severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
     inner: Overseer
-    by: Tensor  # [n] float64
-
-    def __str__(self) -> str:
-        return f"{self.inner}, or nearly"
 
     @property
     def compilable(self) -> bool:
@@ -222,6 +217,20 @@ class Lowered(Overseer):
     @property
     def differentiable(self) -> bool:
         return self.inner.differentiable
+
+    def judgement(self, index: int, y: Tensor) -> str:
+        return self.inner.judgement(index, y)
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Lowered(Elsewhere):
+    """As another overseer judges, with its margins lowered. exact: where the other is."""
+
+    by: Tensor  # [n] float64
+
+    def __str__(self) -> str:
+        return f"{self.inner}, or nearly"
 
     def take(self, index: Tensor) -> Self:
         return replace(self, inner=self.inner.take(index), by=self.by[index])
@@ -235,20 +244,15 @@ class Lowered(Overseer):
         held = spec.clause >= 0
         return replace(compiled, spec=replace(spec, offsets=spec.offsets - self.by[:, None] * held))
 
-    def judgement(self, index: int, y: Tensor) -> str:
-        return self.inner.judgement(index, y)
-
 
 @final
 @dataclass(frozen=True, eq=False)
-class Pitted(Overseer):
+class Pitted(Elsewhere):
     """As another overseer judges, with its margins lowered in a box: `height` on its floor, and less towards its sides.
 
     exact: where the other is; the pits are part of the network then, so that a search has their slopes as it has the model's.
     """
 
-    severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
-    inner: Overseer
     inputs: Tensor  # [n, few] int64: those that the box is about
     centre: Tensor  # [n, few] float64
     steep: Tensor  # [n, few] float64: 1 / half widths; 0 for inputs that do not matter
@@ -257,14 +261,6 @@ class Pitted(Overseer):
 
     def __str__(self) -> str:
         return f"{self.inner}, or in a pit"
-
-    @property
-    def compilable(self) -> bool:
-        return self.inner.compilable
-
-    @property
-    def differentiable(self) -> bool:
-        return self.inner.differentiable
 
     def take(self, index: Tensor) -> Self:
         own = {name: getattr(self, name)[index] for name in ("inputs", "centre", "steep", "border", "height")}
@@ -303,9 +299,6 @@ class Pitted(Overseer):
             Node("output", Join(((pits,),)), (10,), (pits,)),
         )
         return Network(nodes, inputs, (Port("pits", (pits,), 0),))
-
-    def judgement(self, index: int, y: Tensor) -> str:
-        return self.inner.judgement(index, y)
 
 
 def _real(network: Network) -> Network:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fathom.cli import INTERRUPTED, app, asking, complain
+from fathom.cli import app, asking
 from fathom.cli.asking import asked, default, spent, written
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
     from fathom.audits.settings import Settings
     from fathom.core.problem import Problem
-    from fathom.estimates.answer import Estimation
     from fathom.estimates.distribution import Distribution
 
 EPILOG = """[bold]Examples[/bold]
@@ -76,8 +72,7 @@ def estimate(
     if distribution not in DISTRIBUTIONS:
         raise typer.BadParameter(f"expected one of {', '.join(DISTRIBUTIONS)}, got {distribution!r}", param_hint="--distribution")
     region = asking.region(linf=linf, l2=l2, l1=l1, span=span)
-    if seconds is not None and not seconds > 0:
-        raise typer.BadParameter(f"expected seconds > 0, got {seconds:g}", param_hint="--seconds")
+    given = asking.tables(data, limit, seconds=seconds, seed=seed, region=region)
     effort = Effort(draws, evaluations, confidence, 0 if seed is None else seed)
     if prop is not None:
         if data is not None or region["kind"] or span is not None or limit is not None or distribution == "data":
@@ -86,12 +81,6 @@ def estimate(
     else:
         if distribution == "data" and region["kind"] is None and not model.endswith(".toml"):
             region |= {"kind": "linf", "radius": 0.0}  # the samples as they are
-        given = {
-            "data": {"path": None if data is None else str(data), "limit": limit},
-            "region": region,
-            "budget": {"total_seconds": seconds},
-            "seed": seed,
-        }
         settings = asking.settings_of("estimate", model, given, or_data=", or --property", or_region=", or --distribution data")
         question = _of_settings(settings, distribution, deviation, anyway=anyway)
         effort, seconds = replace(effort, seed=settings.seed), settings.budget.total_seconds
@@ -99,12 +88,11 @@ def estimate(
     with spinning("drawing") as tell:
         from fathom.audits.estimation import estimate_problem
 
-        title = model if ":" in model else Path(model).name
         answer = estimate_problem(
-            question.problem, question.distribution, budget=budget, effort=effort, title=title,
+            question.problem, question.distribution, budget=budget, effort=effort, title=asking.title(model),
             tell=lambda method, text: tell(f"{method}: {text}"),
         )  # fmt: skip
-    _print(replace(answer, recipe=shlex.join(["fathom", *sys.argv[1:]])), as_json=as_json)
+    asking.show(replace(answer, recipe=asking.recipe()), as_json=as_json)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +137,3 @@ def _of_property(model: str, prop: Path, distribution: str, deviation: float) ->
             "estimate them one at a time"
         )
     return _Asked(problem, over(problem.deployed, distribution, deviation))
-
-
-def _print(answer: Estimation, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(answer.to_json(), allow_nan=False))
-    else:
-        typer.echo("\n".join(answer.lines()))
-    if answer.interrupted:
-        complain("interrupted; above is what was known by then")
-        raise typer.Exit(INTERRUPTED)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fathom.cli import INTERRUPTED, app, asking, complain
+from fathom.cli import app, asking
 from fathom.cli.asking import asked, default, spent, written
 from fathom.core.errors import FathomError
 
 if TYPE_CHECKING:
     from fathom.audits.latent import NaturalInputs
-    from fathom.audits.relaxed import LatentResult
     from fathom.audits.settings import Settings
     from fathom.audits.setup import Parts
 
@@ -74,16 +70,10 @@ def latent(
     from fathom.cli.progress import spinning
     from fathom.core.budget import Budget
 
-    if seconds is not None and not seconds > 0:
-        raise typer.BadParameter(f"expected seconds > 0, got {seconds:g}", param_hint="--seconds")
     if rounds < 0:
         raise typer.BadParameter(f"expected rounds >= 0, got {rounds}", param_hint="--rounds")
-    given = {
-        "data": {"path": None if data is None else str(data), "limit": limit},
-        "region": asking.region(linf=linf, l2=l2, l1=l1, span=span),
-        "budget": {"total_seconds": seconds},
-        "seed": seed,
-    }
+    region = asking.region(linf=linf, l2=l2, l1=l1, span=span)
+    given = asking.tables(data, limit, seconds=seconds, seed=seed, region=region)
     settings = asking.settings_of("latent", model, given)
     if settings.arithmetic != "real":
         raise FathomError(f"expected real arithmetic to look inside a network, got {settings.arithmetic}; leave it out")
@@ -97,9 +87,9 @@ def latent(
             natural=_natural(settings, parts, natural),
             group=None if parts.data is None else parts.data.labels, coverage=coverage, confidence=confidence, rounds=rounds,
             budget=Budget(seconds=60.0 if total is None else total), seed=settings.seed,
-            title=model if ":" in model else Path(model).name, tell=tell,
+            title=asking.title(model), tell=tell,
         )  # fmt: skip
-    _print(replace(answer, recipe=shlex.join(["fathom", *sys.argv[1:]])), as_json=as_json)
+    asking.show(replace(answer, recipe=asking.recipe()), as_json=as_json)
 
 
 def _natural(settings: Settings, parts: Parts, file: Path | None) -> NaturalInputs | None:
@@ -114,13 +104,3 @@ def _natural(settings: Settings, parts: Parts, file: Path | None) -> NaturalInpu
     if parts.data is not None and parts.data.labels is not None and found.labels is None:
         raise FathomError(f"expected labels in {file}, as in the data of the cases, got none; add an array y of them")
     return NaturalInputs(found.flat, found.labels)
-
-
-def _print(answer: LatentResult, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(answer.to_json(), allow_nan=False))
-    else:
-        typer.echo("\n".join(answer.lines()))
-    if answer.interrupted:
-        complain("interrupted; above is what was known by then")
-        raise typer.Exit(INTERRUPTED)

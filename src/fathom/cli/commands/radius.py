@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fathom.cli import INTERRUPTED, app, asking, complain
+from fathom.cli import app, asking
 from fathom.cli.asking import asked, default, spent, written
 from fathom.core.errors import FathomError
 
@@ -42,16 +38,10 @@ def radius(
     as_json: Annotated[bool, written("--json", help="On standard output: the answer as JSON, for programs.")] = False,
 ) -> None:
     """Bracket, for every case, the least radius at which the model fails."""
-    if seconds is not None and not seconds > 0:
-        raise typer.BadParameter(f"expected seconds > 0, got {seconds:g}", param_hint="--seconds")
     if not 0 < tolerance < 1:
         raise typer.BadParameter(f"expected a share between 0 and 1, got {tolerance:g}", param_hint="--tolerance")
-    given = {
-        "data": {"path": None if data is None else str(data), "limit": limit},
-        "region": asking.region(linf=linf, l2=l2, l1=l1, span=span),
-        "budget": {"total_seconds": seconds},
-        "seed": seed,
-    }
+    region = asking.region(linf=linf, l2=l2, l1=l1, span=span)
+    given = asking.tables(data, limit, seconds=seconds, seed=seed, region=region)
     settings = asking.settings_of("radius", model, given)
     most = settings.region.radius
     if settings.region.kind not in ("linf", "l2", "l1") or not most:
@@ -72,9 +62,6 @@ def radius(
         answer = distances(
             parts.captured, balls(settings.region, parts.data), parts.overseer, most,
             budget=Budget(seconds=60.0 if total is None else total), tolerance=tolerance, seed=settings.seed,
-            title=model if ":" in model else Path(model).name, recipe=shlex.join(["fathom", *sys.argv[1:]]),
+            title=asking.title(model), recipe=asking.recipe(),
         )  # fmt: skip
-    typer.echo(json.dumps(answer.to_json(), allow_nan=False) if as_json else "\n".join(answer.lines()))
-    if answer.interrupted:
-        complain("interrupted; above is what was known by then")
-        raise typer.Exit(INTERRUPTED)
+    asking.show(answer, as_json=as_json)
