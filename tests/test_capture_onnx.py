@@ -342,9 +342,7 @@ def test_small_archives_of_large_files_are_refused_before_they_fill_the_memory()
 def test_values_too_large_for_memory_are_refused_before_they_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "open_session", lambda *_: pytest.fail("it was about to be run"))
     petabytes = model(op("Pad", "x", i(0, 0, 0, 1 << 50)).named("padded"), op("ReduceSum", "padded", keepdims=0))
-    with pytest.raises(
-        NotUnderstood, match=r"at most 67108864 numbers to be computed for one sample, got 1125899906842"
-    ):
+    with pytest.raises(NotUnderstood, match=r"at most 67108864 numbers to be computed for one sample, got 1125899906842"):
         read_onnx(petabytes.SerializeToString())
 
 
