@@ -46,8 +46,8 @@ class Gradient(Solver):
     """
 
     seed: int = 0
-    restarts: int = 5  # starting points of each set, at least: a batch of few sets is filled up with more
-    steps: int = 30  # of each descent
+    restarts: int = 7  # starting points of each set, at least: a batch of few sets is filled up with more
+    steps: int = 20  # of each descent
     nearest: int = 3  # clauses attacked from each starting point
     lone: int = 10  # starting points, at least, where there is only one clause to attack
     full: int = FULL  # descents that a batch of few sets is filled up to

@@ -1,0 +1,43 @@
+"""Steps of searches: where they lead, before any network is asked."""
+
+from __future__ import annotations
+
+import torch
+
+from fathom.attacks.steps import SparseStep, stepper
+from fathom.regions.l1 import L1Ball
+
+BALL = L1Ball.around(torch.full((1, 20), 0.5), 1.0, (0, 1))
+SLOPE = torch.linspace(1, 2, 20)[None]
+ONE = torch.ones(1)
+
+
+def test_sparse_steps_take_many_inputs_at_first_and_then_ever_fewer() -> None:
+    step = stepper(BALL, torch.float32)
+    assert isinstance(step, SparseStep)
+    x = previous = torch.full((1, 20), 0.5)
+    moved = []
+    for _ in range(4):
+        x, previous = step.move(x, previous, SLOPE, ONE), x
+        moved.append(int((x < previous).sum()))
+    assert moved[0] == 8 and moved[-1] == 1 and moved == sorted(moved, reverse=True)
+    assert x.argmin() == 19 and bool(BALL.contains(x))
+
+
+def test_sparse_steps_do_not_depend_on_the_scale_of_the_slope() -> None:
+    step, x = stepper(BALL, torch.float32), torch.full((1, 20), 0.5)
+    ends = [step.move(x, x, scale * SLOPE, ONE) for scale in (1e-20, 1.0, 1e20)]
+    assert torch.equal(ends[0], ends[1]) and torch.equal(ends[1], ends[2])
+
+
+def test_sparse_steps_leave_out_inputs_that_stand_at_their_wall() -> None:
+    step, x = stepper(BALL, torch.float32), torch.full((1, 20), 0.5)
+    x[0, 18:] = 0.0  # where the slope would have them go on
+    moved = (step.move(x, x, SLOPE, ONE) < x)[0]
+    assert not moved[18:].any() and moved[17]
+
+
+def test_a_slope_into_the_walls_alone_moves_nothing() -> None:
+    ball = L1Ball.around(torch.zeros(1, 3), 1.0, (0, 1))
+    x = torch.zeros(1, 3)
+    assert torch.equal(stepper(ball, torch.float32).move(x, x, torch.ones(1, 3), ONE), x)
