@@ -37,7 +37,7 @@ class Step(ABC):
 
 
 def stepper(region: Region, dtype: torch.dtype) -> Step:
-    """The way to move in a region: clamped in a box, sparsely in an L1 ball, by repair where there is one, else by Frank-Wolfe."""
+    """The way to move in a region: clamped in a box, sparsely in an L1 ball, repaired where that can be, else Frank-Wolfe."""
     if isinstance(region, BoxRegion | LinfBall):
         far = torch.full((len(region), region.size), torch.inf, dtype=dtype)
         return ClampedStep(region.project(-far), region.project(far))
