@@ -315,6 +315,18 @@ def test_what_people_call_fine_later_is_no_failure_any_more(folder: Path) -> Non
     assert any("ada and ben both judged 6 inputs" in limit for limit in result["limits"])
 
 
+def test_the_last_answer_can_be_taken_back(folder: Path) -> None:
+    fathom("audit", "audit.toml", folder=folder)
+    told = judged(folder, "ada", "u", "m a slip", "u", "f", "s", "q")
+    assert "nothing was answered yet" in told.out and "2 answers stored; 4 to go" in told.out
+    asked = [line.split(":")[0] for line in told.out.splitlines() if " of 6: " in line]
+    assert asked == ["1 of 6", "1 of 6", "2 of 6", "1 of 6", "2 of 6", "3 of 6"]  # the question comes again
+    kept = json.loads(fathom("judge", "casebook.db", "--as", "ada", "--json", folder=folder).out)["judgements"]
+    assert [(one["opinion"], one["note"]) for one in kept] == [("fine", ""), ("serious", "")]
+    with Casebook.open(folder / "casebook.db") as book, pytest.raises(CasebookError, match="'ben' has said something"):
+        book.take_back(kept[0]["question"], "ben")
+
+
 def test_answers_are_stored_one_by_one(folder: Path) -> None:
     """Whoever is interrupted, or has had enough, loses nothing."""
     fathom("audit", "audit.toml", folder=folder)

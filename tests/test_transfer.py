@@ -49,8 +49,27 @@ def test_failures_are_tried_on_other_models() -> None:
     assert "transfer: 3 of 3 failures also break the same" in lines
     assert "transfer: 1 of 3 failures also breaks says 0, 1 of them already wrong there when clean" in lines
     told = json.loads(json.dumps(result.to_json()))["transfer"]
-    assert told[1] == {"model": "says 0", "program": zero.program, "tried": [0, 1, 2], "broken": [2], "already_wrong": [2]}
+    assert told[1] == {
+        "model": "says 0",
+        "program": zero.program,
+        "tried": [0, 1, 2],
+        "broken": [2],
+        "already_wrong": [2],
+        "unjudged": [],
+    }
     assert "0, 1, 2" in render(result)
+
+
+def test_what_cannot_be_judged_in_another_model_is_counted_apart() -> None:
+    """Earlier it was counted among the failures that do not break the other model."""
+    only_zero = fathom.PythonOverseer(lambda x, y: torch.where(y[:, 0] < 1, torch.nan, y[:, 0] - 1.9), name="speaks of few outputs")
+    x = torch.tensor([[0.5, 0.45], [0.9, 0.1]])
+    region = LinfBall.around(x, 0.1, (0, 1))
+    result = fathom.audit(linear(WEIGHTS), region, only_zero, also={"silent": linear([[0.0, 0.0], [0.0, 0.0]])})
+    (transfer,) = result.transfer
+    assert transfer.tried == transfer.unjudged == (0,) and transfer.broken == ()
+    assert transfer.line() == "transfer: 0 of 1 failure also break silent; 1 cannot be judged there"
+    assert "cannot be judged" in render(result)
 
 
 def test_what_was_counted_is_what_the_other_model_does() -> None:

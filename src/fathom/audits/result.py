@@ -239,9 +239,9 @@ class AuditResult:
             waiting: how many questions wait in the casebook for people to judge, or null where they do not judge.
             useful: whether that is enough; true where it is null.
             certificate: {accepted, words, seconds, bytes} of the proved cases, or null where none was asked for.
-            transfer: a list with one entry for each other model that was named: {model, program, tried, broken, already_wrong};
-                the last three are lists of cases: those whose failure was tried, those in which it breaks that model too, and
-                those of them that it fails when clean.
+            transfer: a list with one entry for each other model that was named: {model, program, tried, broken, already_wrong,
+                unjudged}; the last four are lists of cases: those whose failure was tried, those in which it breaks that model
+                too, those of them that it fails when clean, and those of which the overseer cannot say.
             silence: how far silence can be trusted, or null where every case was settled or nobody asked:
                 silent, examined, masked, broke: counts of cases, see `fathom.audits.silence.Silence`; signs: a list of {name,
                 cases, masks, example}; depths and pits: lists of {size, planted, found, plain, interval: [lower, upper]};

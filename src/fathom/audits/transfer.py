@@ -23,17 +23,19 @@ class Transfer:
     tried: tuple[int, ...]  # the broken cases
     broken: tuple[int, ...]  # those of them whose failure also breaks the other model
     already_wrong: tuple[int, ...]  # those of `broken` in which it fails on the clean input too
+    unjudged: tuple[int, ...] = ()  # those in which its output there is one that the overseer cannot judge
 
     def line(self) -> str:
         """What the command prints."""
         noun = "failure" if len(self.tried) == 1 else "failures"
         also = "also break" if len(self.broken) != 1 else "also breaks"
         rest = f", {len(self.already_wrong)} of them already wrong there when clean" if self.already_wrong else ""
-        return f"transfer: {len(self.broken)} of {len(self.tried)} {noun} {also} {self.name}{rest}"
+        open_ = f"; {len(self.unjudged)} cannot be judged there" if self.unjudged else ""
+        return f"transfer: {len(self.broken)} of {len(self.tried)} {noun} {also} {self.name}{rest}{open_}"
 
     def to_json(self) -> dict[str, Any]:
         """Plain types for `json.dumps`."""
-        lists = {name: list(getattr(self, name)) for name in ("tried", "broken", "already_wrong")}
+        lists = {name: list(getattr(self, name)) for name in ("tried", "broken", "already_wrong", "unjudged")}
         return {"model": self.name, "program": self.program, **lists}
 
 
@@ -66,15 +68,16 @@ def transfers(others: Mapping[str, Program], overseer: Overseer, cases: Tensor, 
     """
     found = []
     for name, other in others.items():
-        fails, before = (_fails(other, overseer, points) for points in (x, clean))
-        which = [cases[rows].tolist() for rows in (torch.ones_like(fails), fails, fails & before)]
+        there, before = (_margins(other, overseer, points) for points in (x, clean))
+        fails = there <= 0
+        which = [cases[rows].tolist() for rows in (torch.ones_like(fails), fails, fails & (before <= 0), there.isnan())]
         found.append(Transfer(name, other.digest, *(tuple(numbers) for numbers in which)))
     return tuple(found)
 
 
-def _fails(program: Program, overseer: Overseer, x: Tensor) -> Tensor:
-    """[k] whether a program fails at inputs x [k, d]."""
+def _margins(program: Program, overseer: Overseer, x: Tensor) -> Tensor:
+    """[k] margins of a program at inputs x [k, d]; NaN where the overseer cannot judge, as people of what they were not shown."""
     if not len(x):
-        return torch.zeros(0, dtype=torch.bool)
+        return torch.zeros(0, dtype=torch.float64)
     y = program(x.to(program.dtype)).to(torch.float64)
-    return overseer.margin(x.to(torch.float64), y) <= 0
+    return overseer.margin(x.to(torch.float64), y)

@@ -13,7 +13,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from sqlalchemy import Connection, Select, insert, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 from torch import Tensor
 
 from fathom.casebook.database import DAMAGED, CasebookError
@@ -80,6 +80,19 @@ def judge(connection: Connection, digest: str, who: str, opinion: Opinion, note:
         raise CasebookError(f"expected the digest of a question of this casebook, got {digest!r}")
     values = {"question": digest, "judge": who, "opinion": opinion.value, "note": note, "created": timestamp()}
     connection.execute(insert(JUDGEMENTS).values(values))
+
+
+def take_back(connection: Connection, digest: str, who: str) -> None:
+    """Removes what this judge said last of a question.
+
+    Raises:
+        CasebookError: he said nothing of it.
+    """
+    mine = (JUDGEMENTS.c.question == digest) & (JUDGEMENTS.c.judge == who)
+    last = connection.execute(select(JUDGEMENTS.c.id).where(mine).order_by(JUDGEMENTS.c.id.desc()).limit(1)).scalar()
+    if last is None:
+        raise CasebookError(f"expected a question of which {who!r} has said something, got {digest!r}")
+    connection.execute(delete(JUDGEMENTS).where(JUDGEMENTS.c.id == last))
 
 
 def queue(connection: Connection, who: str, limit: int | None) -> list[Question]:

@@ -205,6 +205,15 @@ class Casebook:
         with self._database.write() as connection:
             people.judge(connection, digest, who, opinion, note)
 
+    def take_back(self, digest: str, who: str) -> None:
+        """Forgets what this person said last of the question of this full digest, and so asks him again.
+
+        Raises:
+            CasebookError: he said nothing of it.
+        """
+        with self._database.write() as connection:
+            people.take_back(connection, digest, who)
+
     def judgements(self, program: str | None = None) -> list[Judgement]:
         """All that people have said of the program of this digest, or of any, in the order in which they did.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -25,10 +25,11 @@ EPILOG = """[bold]Examples[/bold]
   fathom judge casebook.db --agreement
   fathom judge casebook.db --as ada --json
 
-An answer is a letter and Enter: f for fine, b, s or m for a benign, serious or malign failure, and q to stop. What follows the \
-letter is kept as a note: s reads an 8 as a 3.
+An answer is a letter and Enter: f for fine, b, s or m for a benign, serious or malign failure, u to take the \
+last answer back, and q to stop. What follows the letter is kept as a note: s reads an 8 as a 3.
 """
 
+UNDO: Final = "undo"
 ANSWERS = {"f": "fine", "b": "benign", "s": "serious", "m": "malign"}
 MOST_NUMBERS = 12  # of an input that is no picture
 MOST_OUTPUTS = 5
@@ -67,28 +68,38 @@ def judge(
 
 def _ask(book: Casebook, name: str) -> None:
     """One question after another, until none is left or the person stops."""
-    left, given = len(book.queue(name)), 0
+    left = len(book.queue(name))
+    given: list[str] = []  # what was answered
     later: set[str] = set()  # left out for now
     while question := next((one for one in book.queue(name, len(later) + 1) if one.digest not in later), None):
-        typer.echo("\n".join(_shown(question, given + len(later) + 1, left)))
+        typer.echo("\n".join(_shown(question, len(given) + len(later) + 1, left)))
         answer = _answer()
         if answer is None:
             break
-        if answer:
+        if answer == UNDO:
+            if given:
+                book.take_back(given.pop(), name)
+            else:
+                typer.echo("nothing was answered yet that could be taken back")
+        elif answer:
             book.judge(question.digest, name, *answer)
-            given += 1
+            given.append(question.digest)
         else:
             later.add(question.digest)
-    typer.echo(f"{given} {'answer' if given == 1 else 'answers'} stored; {len(book.queue(name))} to go for {_safe(name)}")
+    typer.echo(
+        f"{len(given)} {'answer' if len(given) == 1 else 'answers'} stored; {len(book.queue(name))} to go for {_safe(name)}"
+    )
 
 
-def _answer() -> tuple[Opinion, str] | tuple[()] | None:
-    """The opinion and the note; nothing for a question left out; None to stop, as does the end of the input."""
+def _answer() -> tuple[Opinion, str] | tuple[()] | Literal["undo"] | None:
+    """The opinion and the note; nothing for a question left out; `UNDO`; None to stop, as does the end of the input."""
     from fathom.overseers.judgements import Opinion
 
     while True:
         typer.echo(
-            "fine, benign, serious, malign [f b s m, and a note if you like; Enter leaves it for later; q stops]: ", nl=False
+            "fine, benign, serious, malign [f b s m, and a note if you like; Enter leaves it for later; u takes the last answer "
+            "back; q stops]: ",
+            nl=False,
         )
         try:
             said = input().strip()
@@ -101,9 +112,11 @@ def _answer() -> tuple[Opinion, str] | tuple[()] | None:
             return ()
         if word in ("q", "quit"):
             return None
+        if word in ("u", "undo"):
+            return UNDO
         if word in ANSWERS.values():
             return Opinion(word), note.strip()
-        typer.echo(f"expected f, b, s, m or q first, got {_safe(said)[:40]}; nothing was stored")
+        typer.echo(f"expected f, b, s, m, u or q first, got {_safe(said)[:40]}; nothing was stored")
 
 
 def _shown(question: Question, number: int, left: int) -> list[str]:

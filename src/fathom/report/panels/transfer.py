@@ -33,8 +33,16 @@ class TransferPanel(Panel):
                 whole(len(transfer.tried)),
                 whole(len(transfer.broken)),
                 whole(len(transfer.already_wrong)),
+                whole(len(transfer.unjudged)),
             )
             for transfer in result.transfer
         ]
-        head = ("model", "cases whose failure breaks it too", "tried", "break it", "of them wrong there when clean")
+        head = (
+            "model",
+            "cases whose failure breaks it too",
+            "tried",
+            "break it",
+            "of them wrong there when clean",
+            "cannot be judged",
+        )
         return join(paragraph(means), table("The same inputs, in other models", head, rows, words=2))
