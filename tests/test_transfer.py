@@ -62,7 +62,9 @@ def test_failures_are_tried_on_other_models() -> None:
 
 def test_what_cannot_be_judged_in_another_model_is_counted_apart() -> None:
     """Earlier it was counted among the failures that do not break the other model."""
-    only_zero = fathom.PythonOverseer(lambda x, y: torch.where(y[:, 0] < 1, torch.nan, y[:, 0] - 1.9), name="speaks of few outputs")
+    only_zero = fathom.PythonOverseer(
+        lambda x, y: torch.where(y[:, 0] < 1, torch.nan, y[:, 0] - 1.9), name="speaks of few outputs"
+    )
     x = torch.tensor([[0.5, 0.45], [0.9, 0.1]])
     region = LinfBall.around(x, 0.1, (0, 1))
     result = fathom.audit(linear(WEIGHTS), region, only_zero, also={"silent": linear([[0.0, 0.0], [0.0, 0.0]])})
