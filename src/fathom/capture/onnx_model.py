@@ -130,7 +130,7 @@ def foreseen(model: Model) -> int:
     opsets = [OperatorSetIdProto(version=model.opset)]
     try:
         inferred = shape_inference.infer_shapes(ModelProto(ir_version=8, opset_import=opsets, graph=graph), data_prop=True)
-    except shape_inference.InferenceError:  # a model that onnxruntime will refuse, saying why
+    except (shape_inference.InferenceError, RuntimeError, ValueError):  # a model that onnxruntime will refuse, saying why
         return 0
     return sum(math.prod(d.dim_value for d in value.type.tensor_type.shape.dim) for value in inferred.graph.value_info)
 
