@@ -154,9 +154,21 @@ class Candidates:
     x: Tensor  # [n, d] in the program's dtype
     margin: Tensor  # [n]
 
+    def best(self, other: Candidates) -> Candidates:
+        """Set by set the better of two."""
+        better = other.margin < self.margin
+        return Candidates(torch.where(better[:, None], other.x, self.x), torch.minimum(self.margin, other.margin))
+
 
 def descend(
-    problem: Problem, owner: Tensor, x: Tensor, steps: int = 5, *, size: float = 0.25, objective: Objective | None = None
+    problem: Problem,
+    owner: Tensor,
+    x: Tensor,
+    steps: int = 5,
+    *,
+    size: float = 0.25,
+    objective: Objective | None = None,
+    late: Callable[[], bool] = lambda: False,
 ) -> Candidates:
     """A few steps down from given points: what branch and bound does with the minimisers of its worst open leaves.
 
@@ -166,6 +178,7 @@ def descend(
         steps: evaluations of each point after the first.
         size: of the first step, in half widths of the set.
         objective: `Objective.of(problem)`, made once by whoever calls often.
+        late: asked before each evaluation after the first; once it says so, the descent ends where it is.
 
     Returns:
         The best point seen of each set.
@@ -179,8 +192,15 @@ def descend(
     live = torch.isfinite(clauses).any(1)
     owner, x, target = owner[live], x[live], clauses[live].argmin(1)
     searches = Descents.start(problem, owner, target, x, torch.full(target.shape, size))
-    everyone = torch.ones(len(owner), dtype=torch.bool)
-    searches = descend_all(objective, searches, steps + 1, lambda s: everyone, torch.Generator().manual_seed(0))
+    ended: list[Descents] = []
+
+    def keep(now: Descents) -> Tensor:
+        if over := late():
+            ended.append(now)
+        return torch.full((len(now),), not over)
+
+    going = descend_all(objective, searches, steps + 1, keep, torch.Generator().manual_seed(0))
+    searches = ended[0] if ended else going
     inside = (torch.isfinite(searches.margin) & problem.deployed.take(searches.owner).contains(searches.at_margin)).nonzero()[
         :, 0
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import final
 
@@ -56,7 +55,7 @@ class Gradient(Solver):
         board = Board(problem, budget, hints, observe)
         objective = Objective.of(problem)
         generator = torch.Generator().manual_seed(self.seed)
-        width, aims = _width(problem, objective, budget), min(self.nearest, objective.clause_count)
+        width, aims = objective.at_once(budget.memory), min(self.nearest, objective.clause_count)
         self._look(board, objective)
         self._leap(board, objective, width, generator)
         spare = min(width, self.full) // max(len(board.going()) * aims, 1)
@@ -148,11 +147,3 @@ def _start(board: Board, objective: Objective, sets: Tensor, turn: int, generato
         x = best + 0.3 * torch.rand(len(x), 1, generator=generator, dtype=x.dtype) * (x - best)
     x = x.to(dtype)
     return region.repair(x) if isinstance(region, Repairable) else x
-
-
-def _width(problem: Problem, objective: Objective, budget: Budget) -> int:
-    """How many searches to run at once: what fits in memory, and not more than keeps the caches warm."""
-    values = sum(math.prod(node.shape) for node in objective.network.nodes)
-    spec = 0 if objective.spec is None else objective.spec.rows[0].numel()
-    each = 4 * (3 * values + 2 * spec + 30 * problem.deployed.size)
-    return max(1, min(budget.memory // each, max(64, (64 << 20) // each), 4096))

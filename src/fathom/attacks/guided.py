@@ -12,6 +12,7 @@ from fathom.attacks.board import Board
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Asked, ask, changes, first_points
 from fathom.core.answer import Answers
+from fathom.core.ascent import Ascent
 from fathom.core.budget import Budget, Goal
 from fathom.core.errors import FathomError
 from fathom.core.network import Network, Node, Port
@@ -25,6 +26,7 @@ from fathom.overseers.models import Model
 
 WIDTH = 32  # of the guide's two layers
 PLAIN = 0.03  # the price of a weight on an input: most judges look at the output, and few points say little about many inputs
+RATE = 0.01  # of fitting
 FITS = 40  # steps of fitting in every round, from where the last one ended
 
 
@@ -85,8 +87,8 @@ class Guided(Solver):
             return
         limit = board.clock.budget.passes
         spent = int((board.forward + board.backward)[sets].max())
-        budget = Budget(
-            seconds=board.clock.remaining if board.clock.budget.seconds is not None else None,
+        budget = board.clock.budget.part(
+            seconds=None if board.clock.budget.seconds is None else max(board.clock.remaining, 0.0),
             passes=None if limit is None else max(limit - spent - self.trials, 0),
         )
         found = guide.worst(board.problem, sets, board.points[sets], budget, seed)
@@ -119,13 +121,11 @@ class Guide:
         target = torch.tanh(margin / margin.abs().median().clamp(min=1e-12)).float()
         self.mean, deviation = z.mean(0), z.std(0, correction=0)
         self.scale = torch.where(deviation > 1e-6, 1 / deviation.clamp(min=1e-6), 0.0)  # what never changed says nothing
-        optimiser = torch.optim.Adam(self.weights, lr=0.01)
+        ascent = Ascent.learning(self.weights, RATE)
         for _ in range(FITS):
-            optimiser.zero_grad()
             loss = (self._value((z - self.mean) * self.scale) - target).square().mean()
             loss = loss + PLAIN * self.weights[0][:, : self.inputs].abs().sum()
-            torch.autograd.backward(loss)
-            optimiser.step()
+            ascent.step(-loss)
 
     def _value(self, z: Tensor) -> Tensor:
         *hidden, (weight, bias) = _pairs(self.weights)

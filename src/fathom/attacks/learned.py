@@ -15,6 +15,7 @@ from fathom.attacks.moves import inside
 from fathom.attacks.objective import Objective, gradient, has_gradient
 from fathom.attacks.values import Values
 from fathom.core.answer import Answers
+from fathom.core.ascent import Ascent
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
@@ -39,7 +40,7 @@ class Proposer:
                 layer.weight.copy_((2 * torch.rand(layer.weight.shape, generator=self.generator) - 1) * reach)
                 layer.bias.zero_()
         self.layers = nn.Sequential(first, nn.ReLU(), last)
-        self.optimiser = torch.optim.Adam(self.layers.parameters(), RATE)
+        self.ascent = Ascent.learning(list(self.layers.parameters()), RATE, steepest=1.0)
 
     def rows(self, problem: Problem, slope: Tensor) -> Tensor:
         """Rows [n, d] for n sets, of which `slope` [n, d] is the gradient at the centre; drawn anew at each call."""
@@ -58,11 +59,7 @@ class Proposer:
     def learn(self, rows: Tensor, slope: Tensor) -> None:
         """One step: rows [n, d] are to point more like the gradients [n, d] where the oracle took them."""
         away = nn.functional.normalize(slope.float(), dim=1)
-        loss = -(nn.functional.normalize(rows, dim=1) * away).sum(1).mean()
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.layers.parameters(), 1.0)
-        self.optimiser.step()
+        self.ascent.step((nn.functional.normalize(rows, dim=1) * away).sum(1).mean())
 
 
 @final

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,13 @@ class Objective:
         if self.spec is None or not self.spec.clause.numel():
             return 1
         return max(int(self.spec.clause.max()) + 1, 1)
+
+    def at_once(self, memory: int) -> int:
+        """How many searches to run at once: what fits in so many bytes, and not more than keeps the caches warm."""
+        values = sum(math.prod(node.shape) for node in self.network.nodes)
+        spec = 0 if self.spec is None else self.spec.rows[0].numel()
+        each = 4 * (3 * values + 2 * spec + 30 * self.network.input_size)
+        return max(1, min(memory // each, max(64, (64 << 20) // each), 4096))
 
     def rows(self, x: Tensor, owner: Tensor) -> Tensor:
         """Row values [L, R] at x [L, d]; differentiable."""

@@ -20,6 +20,7 @@ from fathom.audits.cases import case_broken
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.bounds.intermediate import bends
+from fathom.bounds.work import products
 from fathom.core.answer import Answers, ContradictionError, Reason
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget, Clock, Goal
@@ -30,7 +31,6 @@ from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.branch import BranchAndBound, resists_splitting, splits_inputs
 from fathom.prove.layer import is_shallow
 from fathom.prove.record import Record
-from fathom.prove.work import products
 
 
 @final

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 
-from fathom.bounds.ascent import Ascent
 from fathom.bounds.backward import Reach
 from fathom.bounds.batches import Bound, solve_in_batches
 from fathom.bounds.inside import initial_choices, optimised
@@ -14,6 +13,7 @@ from fathom.bounds.intermediate import tighten
 from fathom.bounds.margins import bound_margins
 from fathom.bounds.sharpen import sharpen
 from fathom.core.answer import Answers
+from fathom.core.ascent import Ascent
 from fathom.core.box import Box
 from fathom.core.budget import Budget, Clock
 from fathom.core.network import Network

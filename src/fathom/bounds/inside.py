@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fathom.bounds.ascent import Ascent
 from fathom.bounds.backward import Reach, backward
 from fathom.bounds.contraction import contractions
 from fathom.bounds.intermediate import Bounder, by_backward
+from fathom.core.ascent import Ascent
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.operator import Nonlinear

@@ -16,6 +16,7 @@ from torch import Tensor
 from fathom.bounds.affine import Forms, pays
 from fathom.bounds.backward import Reach, backward, loads
 from fathom.bounds.log_sums import LogSums, log_sums
+from fathom.bounds.work import PIECE, products
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.enclosure import image
@@ -34,6 +35,7 @@ Rows = Callable[[Sequence[Box], Reach, int, Tensor, Region], Tensor]
 """Given the boxes so far, the rounding account, a node, rows [n, rows, *shape] over it and sets: lower bounds [n, rows]."""
 
 WORKING_COPIES = 6  # tensors of a pass's size that are alive at once
+FEWEST = 16  # elements of a piece, however dear: fewer would take hardly less time
 
 
 def never() -> bool:
@@ -200,10 +202,9 @@ def by_backward(
     # The unstable elements first; sets with fewer are padded with stable ones, which stay as they are: a set's boxes are the same
     # in whatever company it is bounded, and its certificate holds.
     index = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)[:, :most]
-    widest = max(math.prod(node.shape) for node in network.nodes[: at + 1])
-    per_row = 2 * widest * 8 * WORKING_COPIES
-    count = max(1, min(most, memory // per_row))
-    sets = max(1, memory // (per_row * count))
+    at_once = _at_once(network, at, memory, box.lower.device)
+    count = min(most, at_once)
+    sets = max(1, at_once // count)
     lowers, uppers = [], []
     for owners in torch.split(torch.arange(len(mask)), sets):
         part = region.take(owners)
@@ -220,6 +221,16 @@ def by_backward(
         uppers.append(torch.cat(high, 1))
     lower, upper = lower.scatter(1, index, torch.cat(lowers)), upper.scatter(1, index, torch.cat(uppers))
     return Box(lower.reshape(-1, *shape), upper.reshape(-1, *shape))
+
+
+def _at_once(network: Network, at: int, memory: int, device: torch.device) -> int:
+    """How many elements of node `at` to bound in one piece: what fits in memory and, on a CPU, in the time between two looks at
+    the clock. Large pieces are no faster there: they leave its caches."""
+    widest = max(math.prod(node.shape) for node in network.nodes[: at + 1])
+    most = max(1, memory // (2 * widest * 8 * WORKING_COPIES))
+    if device.type != "cpu":
+        return most
+    return min(most, max(FEWEST, int(PIECE / (2 * max(products(network)[at], 1.0)))))
 
 
 def _plain(network: Network, boxes: Sequence[Box], reach: Reach, start: int, rows: Tensor, region: Region) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fathom.attacks.board import best_of_each
-from fathom.attacks.descent import descend
+from fathom.attacks.descent import Candidates, descend
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.learned import Proposer
 from fathom.attacks.moves import inside
@@ -86,14 +86,15 @@ class Amplified(Solver):
             passes = passes.index_add(0, parts.owner, torch.full_like(parts.owner, 2))
             parts = parts.halved(slope)
         sub = parts.problem(problem)
-        bound = Crown().solve(sub, replace(clock.budget, goal=Goal.VALUE, passes=None))
+        seconds = None if clock.budget.seconds is None else max(clock.remaining, 0.0)
+        bound = Crown().solve(sub, replace(clock.budget, seconds=seconds, goal=Goal.VALUE, passes=None))
         passes = passes.index_add(0, parts.owner, bound.cost.forward + bound.cost.backward)
         keep = ((bound.lower <= 0) & torch.isfinite(bound.lower) & ~sub.region.empty()).nonzero()[:, 0]
         parts, bound = parts.take(keep), bound.take(keep)
         answers = _merged(problem, answers, parts.owner, bound.found.x, passes)
         if not len(keep) or clock.over() is not None:
             return answers, parts
-        found, cost = self._attack(problem, answers, parts, bound, (left - passes).clamp(min=0), proposer, level)
+        found, cost = self._attack(problem, answers, parts, bound, (left - passes).clamp(min=0), proposer, clock, level)
         return _merged(problem, answers, parts.owner, found, cost), parts
 
     def _attack(
@@ -104,6 +105,7 @@ class Amplified(Solver):
         bound: Answers,
         left: Tensor,
         proposer: Proposer,
+        clock: Clock,
         level: int,
     ) -> tuple[Tensor, Tensor]:
         """Descents in sub-regions, as many as each gap deserves: the best point of each [k, d], and passes of each set [n]."""
@@ -124,13 +126,16 @@ class Amplified(Solver):
         sample = sub.deployed.take(lane).sample(1, generator)[:, 0].to(slope.dtype) if len(lane) else slope[:0]
         relaxed = torch.where(bound.found.known[:, None], bound.found.x, proposed)
         x = torch.where((turn == 0)[:, None], relaxed[lane], torch.where((turn == 1)[:, None], proposed[lane], sample))
-        found = descend(sub, lane, x, self.steps, objective=objective) if len(lane) else None
-        passes = (2 + price * starts).to(torch.int64)
-        best = torch.full_like(slope, torch.nan) if found is None else found.x
+        found = Candidates(torch.full_like(slope, torch.nan), slope.new_full((len(slope),), torch.inf))
+        for some in torch.split(torch.arange(len(lane)), objective.at_once(clock.budget.memory)):
+            if not len(some) or clock.late():
+                break
+            found = found.best(descend(sub, lane[some], x[some], self.steps, objective=objective, late=clock.late))
+        passes, best = (2 + price * starts).to(torch.int64), found.x
         known = ~torch.isnan(best).any(1)
         if bool(known.any()):
             way = best[known].double() - sub.deployed.take(known.nonzero()[:, 0]).box().middle
-            for _ in range(LESSONS):
+            for _ in range(0 if clock.late() else LESSONS):
                 proposer.learn(proposer.rows(sub.take(known.nonzero()[:, 0]), slope[known]), -way)
         return best, torch.zeros_like(left).index_add(0, parts.owner, passes)
 

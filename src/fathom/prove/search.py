@@ -184,7 +184,7 @@ def search(
     state.consider(leaves.owner, leaves.point)
     state.consider(sets.repeat_interleave(tree.starts.shape[1]), tree.starts.flatten(0, 1))
     state.leaves = state.settle(leaves)
-    _attack_rows(state, sets, tree.starts)
+    _attack_rows(state, sets, tree.starts, clock)
     reason = _run(state, tree, clock, observe, beside)
     return answers.tighten(state.bracket(reason))
 
@@ -209,7 +209,7 @@ def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer, bes
         slow = time.monotonic() - began > SLOW_ROUND
         state.leaves = state.leaves.join(state.settle(children))
         if rounds % ATTACK_EVERY == 0:
-            _attack(state)
+            _attack(state, clock)
         if rounds in due:
             _attack_longer(state, due[rounds], clock)
         state.leaves = state.settle(state.leaves)
@@ -231,26 +231,26 @@ def _choose(leaves: L, count: int, memory: int) -> tuple[L, L]:
     return leaves.take(order[:count]), leaves.take(order[count:].sort().values)
 
 
-def _attack(state: Frontier[L]) -> None:
+def _attack(state: Frontier[L], clock: Clock) -> None:
     """Search from the points of the worst open leaves: failures hide where bounds are worst."""
     leaves = state.leaves
     if not len(leaves):
         return
     worst = leaves.take(leaves.promise.topk(min(ATTACK_LEAVES, len(leaves)), largest=False).indices)
-    _descend(state, worst.owner, worst.point)
+    _descend(state, worst.owner, worst.point, clock)
 
 
-def _attack_rows(state: Frontier[L], sets: Tensor, starts: Tensor) -> None:
+def _attack_rows(state: Frontier[L], sets: Tensor, starts: Tensor, clock: Clock) -> None:
     """Search from where single rows of the sets that stand open are least [sets, R, d]: the rows of a conjunction may cancel, so
     that the leaves' points say nothing, and a network may be flat wherever an attack begins."""
     near = torch.isin(sets, state.leaves.owner).nonzero()[:, 0][:ATTACK_LEAVES]
     rows = max(1, ATTACK_LEAVES // max(len(near), 1))
     if len(near):
-        _descend(state, sets[near].repeat_interleave(min(rows, starts.shape[1])), starts[near, :rows].flatten(0, 1))
+        _descend(state, sets[near].repeat_interleave(min(rows, starts.shape[1])), starts[near, :rows].flatten(0, 1), clock)
 
 
-def _descend(state: Frontier[L], owner: Tensor, points: Tensor) -> None:
-    found = descend(state.problem, owner, points, objective=state.objective)
+def _descend(state: Frontier[L], owner: Tensor, points: Tensor, clock: Clock) -> None:
+    found = descend(state.problem, owner, points, objective=state.objective, late=clock.late)
     sets = torch.isfinite(found.margin).nonzero()[:, 0]
     state.consider(sets, found.x[sets])
 

@@ -8,22 +8,12 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager, nullcontext
 
+from fathom.bounds.work import products
 from fathom.core.network import Network
-from fathom.core.operator import Linear
 from fathom.core.threads import one_thread
 
 ROUND = 1.5e9  # multiplications of a round: about half a second
 SMALL = 1e6  # multiplications of one evaluation, up to which a second thread waits more than it works
-
-
-def products(network: Network) -> list[float]:
-    """For every node, at most how many multiplications one row takes from there back to the input."""
-    total, sums = 0.0, []
-    for node in network.nodes:
-        if isinstance(node.operator, Linear):
-            total += max(node.operator.accumulation, 1) * math.prod(node.shape)
-        sums.append(total)
-    return sums
 
 
 def batch(network: Network, rows: dict[int, float], memory: int, most: int) -> int:
