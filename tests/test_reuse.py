@@ -155,7 +155,8 @@ class Listening(Solver):
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         assert hints.points is not None
         self.given.append(hints.points)
-        return Answers.none(len(problem), problem.deployed.size, 5, problem.program.dtype)
+        outputs = sum(port.size for port in problem.program.outputs)
+        return Answers.none(len(problem), problem.deployed.size, outputs, problem.program.dtype)
 
 
 @pytest.mark.parametrize("on", [True, False])

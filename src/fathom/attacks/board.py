@@ -129,6 +129,20 @@ def best_of_each(owner: Tensor, margin: Tensor, n: int) -> tuple[Tensor, Tensor]
     return sets, order[first[sets]]
 
 
+def turns(owner: Tensor) -> Tensor:
+    """[k] how many of the same owner [k] come before each."""
+    order = owner.argsort(stable=True)
+    ranked = owner[order]
+    return torch.empty_like(order).scatter(0, order, torch.arange(len(order)) - torch.searchsorted(ranked, ranked))
+
+
+def of_each(owner: Tensor, points: Tensor, n: int) -> Tensor:
+    """[n, c, d] the points [k, d] of each of n sets, those of the sets `owner` [k], in the order given; NaN rows are none."""
+    turn = turns(owner)
+    most = int(turn.max()) + 1 if len(turn) else 0
+    return points.new_full((n, most, points.shape[1]), torch.nan).index_put((owner, turn), points)
+
+
 def _sizes(problem: Problem) -> tuple[int, int, torch.dtype]:
     return problem.deployed.size, sum(port.size for port in problem.program.outputs), problem.program.dtype
 

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.attacks.board import of_each
 from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.guided import Guided
@@ -43,7 +44,8 @@ class Portfolio(Solver):
     Method: hints are replayed; a short attack on all sets, and another where they hold choices; what broke some tried on the
         others; bounds; a long attack on those that stand, from the best of the points tried and from where relaxations are
         least, or several beside branch and bound; branch and bound on groups of what is left, the least lower bound first, each
-        group with its share of the time that remains; last, how bad the broken cases get.
+        group with its share of the time that remains; an attack from the worst leaves that are open then; last, how bad the
+        broken cases get.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -56,6 +58,8 @@ class Portfolio(Solver):
     longer: Gradient | None = Gradient(restarts=30, steps=50)  # before branch and bound
     beside: tuple[Gradient, ...] = ()  # in the midst of branch and bound
     bounds: tuple[Solver, ...] = (Crown(), AlphaCrown())
+    last: Gradient | None = Gradient(restarts=0, lone=0, full=0, steps=50)  # from the worst leaves that are open at its end
+    last_share: float = 0.03  # of the seconds: held back for it
     group: int = 16  # cases searched together
     reuse: bool = True  # try the failures of other sets, and start the longer attack from what is known
     worsen: bool = True  # also ask how bad broken cases can be: bound them, and search on from their failures at the end
@@ -97,7 +101,10 @@ class Portfolio(Solver):
                 if self.reuse:
                     standing.reuse(attacks, self.seed + 1)
             self.stage("branch and bound")
-            self._search(standing, budget, clock)
+            held = 0.0 if self.last is None or budget.seconds is None else self.last_share * budget.seconds
+            rest, before = self._rest(budget, clock, held), len(standing.given)
+            self._search(standing, rest, rest.start())
+            self._attack_leaves(standing, before, self._rest(budget, clock))
         if self.worsen and clock.over() is None:
             self.stage("how bad the broken cases are")
             standing.run(self._attack(problem), standing.answers.broken.nonzero()[:, 0], replace(attacks, goal=Goal.VALUE))
@@ -121,8 +128,24 @@ class Portfolio(Solver):
         self.records.append((sets, Record()))
         return BranchAndBound(beside=beside, record=self.records[-1][1])
 
-    def _rest(self, budget: Budget, clock: Clock) -> Budget:
-        return budget.part(seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+    def _rest(self, budget: Budget, clock: Clock, held: float = 0.0) -> Budget:
+        """What is left of a budget, but for the seconds held back."""
+        return budget.part(seconds=None if budget.seconds is None else max(clock.remaining - held, 0.0))
+
+    def _attack_leaves(self, standing: _Standing, before: int, budget: Budget) -> None:
+        """Search once more from the points handed on since there were `before` of them: those of leaves left open. A set stays
+        open for the reason that it was left open for."""
+        sets = standing.open()
+        starts = standing.handed(sets, before)
+        sets, starts = sets[~torch.isnan(starts).all(2).all(1)], starts[~torch.isnan(starts).all(2).all(1)]
+        if self.last is None or not len(sets):
+            return
+        self.stage("attack on what is open")
+        reasons = standing.answers.reason
+        standing.run(replace(self.last, seed=self.seed), sets, budget, starts)
+        standing.answers = replace(
+            standing.answers, reason=torch.where(standing.answers.decided, standing.answers.reason, reasons)
+        )
 
     def _search(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
         problem = standing.problem
@@ -184,16 +207,19 @@ class _Standing:
             self.used[fresh] = True
             self._merge(self.answers, sets, part)
 
+    def handed(self, sets: Tensor, since: int = 0) -> Tensor:
+        """[k, c, d] the points handed on for the sets at `sets` [k], of what was handed on after so many times; NaN for none."""
+        place = torch.full((len(self.problem),), -1).index_copy(0, sets, torch.arange(len(sets)))
+        owners, parts = [sets[:0]], [self.answers.found.x[:0]]
+        for index, points in self.given[since:]:
+            mine, turn = ((place[index] >= 0)[:, None] & ~torch.isnan(points).any(2)).nonzero().T
+            owners.append(place[index[mine]])
+            parts.append(points[mine, turn])
+        return of_each(torch.cat(owners), torch.cat(parts), len(sets))
+
     def starts(self, sets: Tensor, budget: Budget) -> Tensor:
         """The best [k, c, d] of the points handed on for the sets at `sets` [k]; NaN for none."""
-        place = torch.full((len(self.problem),), -1).index_copy(0, sets, torch.arange(len(sets)))
-        none = self.answers.found.x.new_full((len(sets), 0, self.problem.region.size), torch.nan)
-        parts = [none]
-        for index, points in self.given:
-            mine = (place[index] >= 0).nonzero()[:, 0]
-            part = none.new_full((len(sets), *points.shape[1:]), torch.nan)
-            parts.append(part.index_copy(0, place[index[mine]], points[mine]))
-        best = attempt(self.problem.take(sets), torch.cat(parts, 1), budget).points
+        best = attempt(self.problem.take(sets), self.handed(sets), budget).points
         assert best is not None
         return best
 

@@ -17,6 +17,7 @@ from fathom.core.budget import Budget, Goal
 from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.solver import Hints, Observer, Solver
+from fathom.prove.starts import Starts
 
 MOST_PARTS = 4096
 """Of one set. More are left to relaxations of the hull."""
@@ -43,11 +44,13 @@ def solve_parts(
     standing = Answers(known.lower, known.found, torch.full_like(known.reason, REASONS.index(Reason.DECIDED)), Cost.zero(n))
     least = torch.full((n,), torch.inf, dtype=torch.float64)
     open_ = torch.zeros(n, dtype=torch.int64).index_add(0, owner, torch.ones_like(owner))
+    starts = Starts.none(problem.region.size)
     chunks = torch.split(torch.arange(len(owner)), AT_ONCE)
     for k, chunk in enumerate(chunks):
         stop = clock.over()
         if stop is not None:
-            return standing.because(stop, ((open_ > 0) & ~standing.decided).nonzero()[:, 0])
+            standing = standing.because(stop, ((open_ > 0) & ~standing.decided).nonzero()[:, 0])
+            break
         if budget.goal is Goal.DECIDE:
             chunk = chunk[~standing.decided[owner[chunk]]]
         if not len(chunk):
@@ -56,13 +59,22 @@ def solve_parts(
         part = _part(problem.take(sets), parts.take(chunk))
         seconds = None if budget.seconds is None else clock.remaining / (len(chunks) - k)
         found = solver.solve(part, replace(budget, seconds=seconds), Hints())
+        starts = starts.worst(_starts(sets, found))
         least = least.scatter_reduce(0, sets, found.lower, "amin")
         open_ = open_.index_add(0, sets, -torch.ones_like(sets))
         standing = _merged(standing, sets, found)
         whole = torch.where(open_ == 0, torch.fmax(least, standing.lower), standing.lower)
         standing = standing.tighten(replace(standing, lower=whole, cost=Cost.zero(n)))
         observe(standing)
-    return standing
+    return replace(standing, points=starts.of_sets(n, problem.program.dtype))
+
+
+def _starts(sets: Tensor, found: Answers) -> Starts:
+    """The points that searches of parts [k] of the sets `sets` [k] hand on."""
+    if found.points is None:
+        return Starts.none(found.found.x.shape[1])
+    part, place = (~torch.isnan(found.points).any(2)).nonzero().T
+    return Starts.at(sets[part], found.lower[part], found.points[part, place])
 
 
 def _part(problem: Problem, region: Region) -> Problem:

@@ -22,6 +22,7 @@ from fathom.core.confirm import confirm
 from fathom.core.problem import Problem
 from fathom.core.region import Repairable
 from fathom.core.solver import Hints, Observer, Solver
+from fathom.prove.starts import Starts
 
 ATTACK_EVERY = 8  # rounds between two searches from the worst open leaves
 ATTACK_LEAVES = 64
@@ -86,6 +87,7 @@ class Frontier(Generic[L]):
     spent: Tensor  # [n] whether leaves were given up because the set had its share
     leaves: L
     boxes: Tensor  # [n] leaves bounded
+    given_up: Starts  # in leaves that were, because the set had its share
     began: float = field(default_factory=time.monotonic)
 
     def threshold(self) -> Tensor:
@@ -102,6 +104,7 @@ class Frontier(Generic[L]):
         over = self.answers.broken[leaves.owner] & (self.goal is Goal.DECIDE)
         dear = (self.boxes >= self.limit)[leaves.owner] & ~done & ~over
         self.spent[leaves.owner[dear]] = True
+        self.given_up = self.given_up.worst(_starts(leaves.take(dear.nonzero()[:, 0])))
         end = done | over | dear
         self.close(leaves.owner[end], leaves.margin[end])
         return leaves.take((~end).nonzero()[:, 0])
@@ -119,6 +122,10 @@ class Frontier(Generic[L]):
         share = (time.monotonic() - self.began) * self.boxes / self.boxes.sum().clamp(min=1)
         cost = Cost(share.to(torch.float64), self.answers.cost.forward, self.boxes.clone(), self.boxes.clone())
         return Answers(lower, self.answers.found, reasons, cost)
+
+    def starts(self) -> Tensor:
+        """[n, c, d] in the program's dtype: where the worst leaves that were not decided are least; NaN rows are none."""
+        return self.given_up.worst(_starts(self.leaves)).of_sets(len(self.problem), self.problem.program.dtype)
 
     def consider(self, owner: Tensor, points: Tensor) -> None:
         """Look at candidate inputs [k, d] of the sets `owner` [k]; the best of each set is confirmed if it is news."""
@@ -146,6 +153,10 @@ class Frontier(Generic[L]):
         self.objective = Objective.of(self.problem)
 
 
+def _starts(leaves: Leaves) -> Starts:
+    return Starts.at(leaves.owner, leaves.promise, leaves.point)
+
+
 def nearest_deployed(problem: Problem, owner: Tensor, points: Tensor) -> Tensor:
     """Points [k, d] as the program can be given them, in float64: rounded to its dtype, and repaired to lie in its sets."""
     region, points = problem.deployed.take(owner), points.to(problem.program.dtype)
@@ -165,7 +176,8 @@ def search(
 ) -> Answers:
     """Split until every set is decided (or its bracket is tight, by the budget's goal), the budget is spent, or told to stop.
 
-    `beside`: attacks for the sets that stand open after 8, 16, 32, ... rounds.
+    `beside`: attacks for the sets that stand open after 8, 16, 32, ... rounds. Where a set stays open, the answers hand on points
+    of its worst leaves: the last rounds had no time to search from there.
     """
     clock = budget.start()
     outputs = sum(port.size for port in problem.program.outputs)
@@ -180,13 +192,14 @@ def search(
     counts = torch.bincount(leaves.owner, minlength=len(problem))
     stuck, spent = torch.zeros(2, len(problem), dtype=torch.bool)
     limit = torch.inf if budget.passes is None else budget.passes
-    state = Frontier(problem, budget.goal, limit, tolerance, answers, searched, closed, stuck, spent, leaves, counts)
+    none = Starts.none(problem.region.size)
+    state = Frontier(problem, budget.goal, limit, tolerance, answers, searched, closed, stuck, spent, leaves, counts, none)
     state.consider(leaves.owner, leaves.point)
     state.consider(sets.repeat_interleave(tree.starts.shape[1]), tree.starts.flatten(0, 1))
     state.leaves = state.settle(leaves)
     _attack_rows(state, sets, tree.starts, clock)
     reason = _run(state, tree, clock, observe, beside)
-    return answers.tighten(state.bracket(reason))
+    return replace(answers.tighten(state.bracket(reason)), points=state.starts())
 
 
 def _run(state: Frontier[L], tree: Tree[L], clock: Clock, observe: Observer, beside: Sequence[Solver]) -> Reason:
