@@ -32,7 +32,7 @@ RADII = {  # by network: L-infinity, L2, L1; a good share of the points survives
     "cnn-adversarial": (0.14, 0.6, 1.5),
     "cnn-ibp": (0.16, 0.6, 1.2),
     "vit_2023/pgd_2_3_16": (4 / 255, 0.7, 7.0),
-    "vit_2023/ibp_3_3_8": (1.4 / 255, 0.11, 0.9),
+    "vit_2023/ibp_3_3_8": (1.15 / 255, 0.135, 0.9),
     "sri_resnet_a/resnet_3b2": (2 / 255, 0.3, 4.0),
 }
 NORMS = ("Linf", "L2", "L1")

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
-from fathom.attacks.steps import SparseStep, stepper
+from fathom.attacks.gradient import Gradient
+from fathom.attacks.steps import SparseStep, enlarged, stepper
+from fathom.capture.torch_module import capture_module
+from fathom.core.budget import Budget, Goal
+from fathom.core.problem import Problem
+from fathom.overseers.linear_rules import LinearRules
 from fathom.regions.l1 import L1Ball
+from fathom.regions.linf import LinfBall
 
 BALL = L1Ball.around(torch.full((1, 20), 0.5), 1.0, (0, 1))
 SLOPE = torch.linspace(1, 2, 20)[None]
@@ -41,3 +48,23 @@ def test_a_slope_into_the_walls_alone_moves_nothing() -> None:
     ball = L1Ball.around(torch.zeros(1, 3), 1.0, (0, 1))
     x = torch.zeros(1, 3)
     assert torch.equal(stepper(ball, torch.float32).move(x, x, torch.ones(1, 3), ONE), x)
+
+
+def test_only_searches_of_l1_balls_begin_in_larger_sets() -> None:
+    wider = enlarged(BALL)
+    assert isinstance(wider, L1Ball) and torch.equal(wider.radius, 2 * BALL.radius) and torch.equal(wider.upper, BALL.upper)
+    assert enlarged(LinfBall.around(torch.zeros(1, 2), 0.1)) is None
+
+
+def test_what_fails_in_a_larger_ball_alone_is_no_failure() -> None:
+    """A search of an L1 ball begins outside it."""
+    layer = nn.Linear(2, 1)
+    layer.weight.data, layer.bias.data = torch.tensor([[1.0, 1.0]]), torch.tensor([0.0])
+    network = capture_module(layer, (2,), live=False)
+    for radius, broken in ((0.9, False), (1.1, True)):
+        ball = L1Ball.around(torch.full((1, 2), 0.5), radius, (-5, 5))
+        problem = Problem.make(network.program, network.network, ball, LinearRules.make([[1.0]], [0.0]))
+        answers = Gradient().solve(problem, Budget(goal=Goal.VALUE))
+        assert answers.broken.item() is broken
+        assert bool(ball.contains(answers.found.x))
+        assert abs(answers.found.deployed.item() - (1 - radius)) < 1e-5

@@ -49,6 +49,12 @@ class Descents:
     def __len__(self) -> int:
         return len(self.owner)
 
+    def within(self, region: Repairable) -> Descents:
+        """The searches in the sets of another region, each moved into its own."""
+        mine = region.take(self.owner)
+        x = mine.repair(self.x)
+        return replace(self, x=x, previous=x, step=stepper(mine, x.dtype))
+
     def take(self, index: Tensor) -> Descents:
         """The searches at `index`."""
         tensors = {f.name: getattr(self, f.name)[index] for f in fields(self) if f.name != "step"}

@@ -11,7 +11,7 @@ from torch import Tensor
 from fathom.attacks.board import Board
 from fathom.attacks.descent import Descents, descend_all
 from fathom.attacks.objective import Objective, gradient
-from fathom.attacks.steps import minimiser
+from fathom.attacks.steps import enlarged, minimiser
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget
 from fathom.core.problem import Problem
@@ -20,6 +20,9 @@ from fathom.core.solver import Hints, Observer, Solver, ignore
 
 FULL = 256
 """Descents that cost hardly more than one, for a network so small that calling it is what takes the time."""
+
+ROAMING = 0.4
+"""Of the steps, those that are taken in larger sets first, where there are such."""
 
 
 @final
@@ -33,12 +36,13 @@ class Gradient(Solver):
         is least, which is all that most failures take. Then per round and set one starting point (given points first, then the
         middle, random points, near the best so far); from there one short descent of the nearest clause and some of the next
         ones, in turn. Sets that are broken drop out at once.
-        The step goes along the region's own linear minimisation oracle, and halves where it stalls. Signs and rankings of
-        differences are all that is used, so the scale of the outputs changes nothing.
+        The step goes along the region's own linear minimisation oracle, and halves where it stalls; in L1 balls it goes along
+        ever fewer inputs, and begins in larger balls. Signs and rankings of differences are all that is used, so the scale of
+        the outputs changes nothing.
     Sound? Yes: only `confirm` makes a witness. Complete? No.
-    Reference: Croce and Hein, ICML 2020 (step control); Gowal et al., An alternative surrogate loss for PGD-based adversarial
-        testing, 2019 (one target at a time); Goodfellow et al., Explaining and harnessing adversarial examples, ICLR 2015 (the
-        one step).
+    Reference: Croce and Hein, ICML 2020 (step control), and ICML 2021 (L1 balls); Gowal et al., An alternative surrogate loss
+        for PGD-based adversarial testing, 2019 (one target at a time); Goodfellow et al., Explaining and harnessing adversarial
+        examples, ICLR 2015 (the one step).
 
     Raises (from `solve`):
         FathomError: there is no network, or the margin has no gradient; the text names what to use instead.
@@ -116,9 +120,25 @@ class Gradient(Solver):
         near = (turn < board.given.shape[1]) | ((turn - board.given.shape[1]) % 3 == 2)  # to a point worth refining
         size = torch.where(near, 0.2, torch.where(turn % 2 == 0, 2.0, 0.5))[origin]
         searches = Descents.start(problem, owner[origin], target, x[origin], size)
-        left = descend_all(objective, searches, self.steps, lambda s: board.keep(s.owner, s.at_margin, s.margin), generator)
+        searches, steps = self._roam(board, objective, searches, generator)
+        left = descend_all(objective, searches, steps, lambda s: board.keep(s.owner, s.at_margin, s.margin), generator)
         board.note(left.owner, left.at_margin, left.margin)
         board.settle()
+
+    def _roam(self, board: Board, objective: Objective, searches: Descents, generator: torch.Generator) -> tuple[Descents, int]:
+        """The first of the steps in larger sets, where that leads to better places; and how many steps are left."""
+        region = board.problem.deployed
+        wider = enlarged(region)
+        if wider is None or not isinstance(region, Repairable):
+            return searches, self.steps
+        steps = round(ROAMING * self.steps)
+
+        def keep(s: Descents) -> Tensor:  # notes nothing: these points lie outside
+            return board.keep(s.owner, s.x, torch.full_like(s.margin, torch.inf))
+
+        out = descend_all(objective, searches.within(wider), steps, keep, generator)
+        back = Descents.start(board.problem, out.owner, out.target, out.at_value, torch.ones_like(out.size))
+        return back.within(region), self.steps - steps
 
     def _targets(self, clauses: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:
         """The clauses [L] to attack from P starts with clause values [P, C], and the start [L] of each.
