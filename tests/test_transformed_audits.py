@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 import fathom
+from fathom.audits import portfolio
 from fathom.audits.keys import SettingsError
 from fathom.audits.result import AuditResult
 from fathom.audits.settings import read_settings
 from fathom.audits.setup import make_parts, read_model, read_samples
 from fathom.audits.transformation_keys import kinds
+from fathom.bounds import affine
 from fathom.core.answer import Claim
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
 from fathom.estimates.effort import Effort
+from fathom.prove.branch import halves_nimbly
 from fathom.transforms.blur import Blur
 from fathom.transforms.brightness import Brightness
 from fathom.transforms.contrast import Contrast
@@ -102,6 +105,31 @@ def test_verdicts_and_brackets_are_those_of_a_fine_grid(chain: list[Transformati
     assert result.counts.unknown == 0
     assert (result.broken == (least <= 0)).all(), f"{chain}: broken {result.broken} where a grid finds {least}"
     assert (result.answers.upper[result.broken] <= least.double()[result.broken] + 0.05).all()
+
+
+@pytest.mark.parametrize(
+    ("chain", "steps"),
+    [
+        ([Rotation((-12, 12))], 2001),
+        ([Brightness((-0.3, 0.3)), Contrast((0.7, 1.3))], 60),
+        ([Blur((0.1, 1.2), size=3)], 2001),
+        ([Translation((-0.4, 0.4), (-0.4, 0.4))], 60),
+        ([Warp((-0.3, 0.3))], 40),
+    ],
+)
+def test_a_lean_search_says_what_a_fine_grid_says(
+    chain: list[Transformation], steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forms without symbols of their own, as larger networks are searched with, and no bounds of whole sets before it."""
+    monkeypatch.setattr(affine, "ROWS", 1e6)
+    asked: list[bool] = []
+    monkeypatch.setattr(portfolio, "halves_nimbly", lambda problem: asked.append(halves_nimbly(problem)) or asked[-1])
+    result = audited(chain)
+    assert asked == [True]
+    least = on_a_grid(chain, steps).amin(1)
+    assert not (result.answers.lower > least.double() + 1e-6).any()
+    assert result.counts.unknown == 0
+    assert (result.broken == (least <= 0)).all(), f"{chain}: broken {result.broken} where a grid finds {least}"
 
 
 def test_some_are_proved_and_some_broken() -> None:

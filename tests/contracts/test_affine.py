@@ -9,14 +9,15 @@ from fractions import Fraction
 import pytest
 import torch
 
+from fathom.audits.portfolio import recorded_at_no_cost
 from fathom.bounds import affine
-from fathom.bounds.affine import Forms, pays
+from fathom.bounds.affine import Forms, lean, pays
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.bounds.intermediate import tighten
 from fathom.capture.graph import Graph
 from fathom.core.box import Box
-from fathom.core.budget import Budget
+from fathom.core.budget import Budget, Goal
 from fathom.core.enclosure import enclose, image
 from fathom.core.network import Network
 from fathom.core.solver import Solver
@@ -24,7 +25,10 @@ from fathom.ops.conv import ConvTranspose
 from fathom.ops.dense import Dense
 from fathom.ops.layout import Reshape
 from fathom.ops.relu import Relu
-from fathom.prove.branch import BranchAndBound
+from fathom.prove import input_split
+from fathom.prove.branch import BranchAndBound, halves_nimbly
+from fathom.prove.input_split import InputTree
+from fathom.prove.record import Record
 from fathom.regions.box import BoxRegion
 from tests.contracts.test_bounds import Maker, all_networks, check, made, points_of, pose, regions, wild
 from tests.exact import ExactNetwork
@@ -121,6 +125,57 @@ def test_what_overflows_is_unbounded_and_not_undefined(symbols: int) -> None:
     for box in walk(huge, region.box()):
         assert not (box.lower.isnan() | box.upper.isnan()).any()
         assert (box.lower <= box.upper).all()
+
+
+@all_networks
+@pytest.mark.parametrize("memory", [1 << 30, 1], ids=["at once", "one by one"])
+def test_lean_boxes_hold_every_value_and_halves_inherit_them(maker: Callable[[Maker], Network], memory: int) -> None:
+    for seed in range(2):
+        network = made(maker, seed).freeze(torch.float64)
+        for region in regions(seed)[:2]:
+            boxes, reach = tighten(network, region, memory=memory, lean=True)
+            middle = region.box().middle
+            half = region.restrict(torch.arange(len(region)), region.box().lower, middle)
+            inner, _ = tighten(network, half, dict(enumerate(boxes)), reach, memory, lean=True)
+            for part, found in ((region, boxes), (half, inner)):
+                x = points_of(part, seed)
+                for i in range(len(part)):
+                    at = enclose(network, Box(x[i], x[i]))
+                    for node in range(len(network.nodes)):
+                        assert (found[node].lower[i] <= at[node].upper).all() and (found[node].upper[i] >= at[node].lower).all()
+                        assert (boxes[node].magnitude[i] <= reach.value[node][i]).all()
+
+
+@all_networks
+def test_no_margin_is_below_a_lean_search(maker: Callable[[Maker], Network], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_split, "lean", lambda network, box: True)
+    monkeypatch.setattr("fathom.prove.branch.splits_inputs", lambda problem: True)
+    for seed in range(3):
+        region = regions(seed)[0]
+        problem = pose(made(maker, seed), region, seed)
+        for goal in Goal:
+            check(problem, BranchAndBound().solve(problem, Budget(passes=100, goal=goal)), points_of(region, seed))
+
+
+def test_lean_forms_are_for_few_inputs_and_for_what_is_much_work_backward() -> None:
+    network, box = pictures(8, 40), Box(torch.zeros(2, 40), torch.ones(2, 40))
+
+    def varying(count: int) -> Box:
+        return Box(box.lower, box.upper * (torch.arange(40) < count))
+
+    assert [lean(network, varying(count)) for count in (0, 1, 4, 5, 40)] == [False, True, True, False, False]
+    shallow = Graph([("x", (2,))])
+    bent = shallow.add("bent", Relu(), shallow.add("wide", Dense(torch.ones(4, 2)), shallow.input("x")))
+    assert not lean(shallow.finish([("y", bent)]), Box(torch.zeros(1, 2), torch.ones(1, 2)))
+
+
+def test_a_recorded_search_takes_no_forms() -> None:
+    """The checker has no words for them."""
+    network = pictures(8, 2)
+    problem = pose(network, BoxRegion(torch.zeros(1, 2).double(), torch.ones(1, 2).double()), 0)
+    assert InputTree(problem, 1 << 28, clip=True).lean
+    assert not InputTree(problem, 1 << 28, clip=True, record=Record()).lean
+    assert halves_nimbly(problem) and not recorded_at_no_cost(problem)
 
 
 def pictures(size: int, inputs: int) -> Network:

@@ -29,7 +29,7 @@ from fathom.core.confirm import confirm
 from fathom.core.errors import OutOfDomain
 from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
-from fathom.prove.branch import BranchAndBound, resists_splitting, splits_inputs
+from fathom.prove.branch import BranchAndBound, halves_nimbly, resists_splitting, splits_inputs
 from fathom.prove.layer import is_shallow
 from fathom.prove.record import Record
 
@@ -46,6 +46,8 @@ class Portfolio(Solver):
         least, or several beside branch and bound; branch and bound on groups of what is left, the least lower bound first, each
         group with its share of the time that remains; an attack from the worst leaves that are open then; last, how bad the
         broken cases get.
+        group with its share of the time that remains; last, how bad the broken cases get. Where halving boxes is cheap, branch
+        and bound comes before the bounds, and the long attack works beside it.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -85,32 +87,47 @@ class Portfolio(Solver):
         if self.reuse:
             standing.reuse(attacks, self.seed)
         if problem.provable:
-            self.stage("bounds")
-            if self.bounds and self.worsen:  # the first one also says how bad the broken cases can be at worst
-                todo = (~standing.answers.proved).nonzero()[:, 0]
-                standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
-            for bound in self.bounds[1 if self.worsen else 0 : None if self.records is None else 1]:
-                standing.run(bound, standing.open(), self._rest(budget, clock))
-            if self.longer is not None:
-                self.stage("longer attack")
-                sets = standing.open()
-                starts = standing.starts(sets, attacks) if self.reuse else None
-                given = 0 if starts is None else starts.shape[1]  # that many fewer of its own: the passes stay as many
-                longer = replace(self.longer, seed=self.seed, restarts=max(self.longer.restarts - given, 1))
-                self._hunt(standing, longer, sets, attacks, starts)
-                if self.reuse:
-                    standing.reuse(attacks, self.seed + 1)
+            nimble = self.records is None and halves_nimbly(problem)
+            if not nimble:
+                self._bound(standing, budget, clock)
+                self._hunt_longer(standing, attacks)
             self.stage("branch and bound")
             held = 0.0 if self.last is None or budget.seconds is None else self.last_share * budget.seconds
             rest, before = self._rest(budget, clock, held), len(standing.given)
-            self._search(standing, rest, rest.start())
+            self._search(standing, rest, rest.start(), nimble=nimble)
             self._attack_leaves(standing, before, self._rest(budget, clock))
+            if nimble and self.worsen and self.bounds:  # what is decided already: how safe, or how bad at worst
+                self.stage("bounds")
+                every = torch.arange(len(problem))
+                standing.run(self.bounds[0], every, replace(attacks, goal=Goal.VALUE))
         if self.worsen and clock.over() is None:
             self.stage("how bad the broken cases are")
             standing.run(self._attack(problem), standing.answers.broken.nonzero()[:, 0], replace(attacks, goal=Goal.VALUE))
         if not problem.provable and len(standing.open()):
             standing.answers = standing.answers.because(Reason.NOT_PROVABLE, standing.open())
         return standing.answers
+
+    def _bound(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
+        """The bounds of whole sets, in the order of cost."""
+        self.stage("bounds")
+        if self.bounds and self.worsen:  # the first one also says how bad the broken cases can be at worst
+            todo = (~standing.answers.proved).nonzero()[:, 0]
+            standing.run(self.bounds[0], todo, replace(self._rest(budget, clock), goal=Goal.VALUE))
+        for bound in self.bounds[1 if self.worsen else 0 : None if self.records is None else 1]:
+            standing.run(bound, standing.open(), self._rest(budget, clock))
+
+    def _hunt_longer(self, standing: _Standing, attacks: Budget) -> None:
+        """The long attack on what the bounds left open, from what is known."""
+        if self.longer is None:
+            return
+        self.stage("longer attack")
+        sets = standing.open()
+        starts = standing.starts(sets, attacks) if self.reuse else None
+        given = 0 if starts is None else starts.shape[1]  # that many fewer of its own: the passes stay as many
+        longer = replace(self.longer, seed=self.seed, restarts=max(self.longer.restarts - given, 1))
+        self._hunt(standing, longer, sets, attacks, starts)
+        if self.reuse:
+            standing.reuse(attacks, self.seed + 1)
 
     def _attack(self, problem: Problem) -> Solver:
         return replace(self.opening, seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
@@ -121,8 +138,9 @@ class Portfolio(Solver):
         if self.searches is not None and len(spent):
             self.searches.append((attack, int(spent.max())))
 
-    def _exact(self, sets: Tensor) -> Solver:
-        beside = tuple(replace(attack, seed=self.seed + k) for k, attack in enumerate(self.beside, 1))
+    def _exact(self, sets: Tensor, *, nimble: bool) -> Solver:
+        longer = (self.longer,) if nimble and self.longer is not None else ()
+        beside = tuple(replace(attack, seed=self.seed + k) for k, attack in enumerate((*longer, *self.beside), 1))
         if self.records is None:
             return BranchAndBound(beside=beside)
         self.records.append((sets, Record()))
@@ -147,7 +165,7 @@ class Portfolio(Solver):
             standing.answers, reason=torch.where(standing.answers.decided, standing.answers.reason, reasons)
         )
 
-    def _search(self, standing: _Standing, budget: Budget, clock: Clock) -> None:
+    def _search(self, standing: _Standing, budget: Budget, clock: Clock, *, nimble: bool) -> None:
         problem = standing.problem
         todo = standing.open()
         cases = torch.unique(problem.owner[todo])
@@ -168,7 +186,7 @@ class Portfolio(Solver):
                 seconds = min(seconds, clock.remaining / (len(groups) - k))
             mine = todo[torch.isin(problem.owner[todo], group)]
             try:
-                standing.run(self._exact(mine), mine, budget.part(seconds=seconds, passes=self.case_boxes))
+                standing.run(self._exact(mine, nimble=nimble), mine, budget.part(seconds=seconds, passes=self.case_boxes))
             except OutOfDomain:
                 standing.answers = standing.answers.because(Reason.OUT_OF_DOMAIN, mine)
 
@@ -289,7 +307,9 @@ def recorded_at_no_cost(problem: Problem) -> bool:
     place for: then the verdict comes first, and the search for a record after it."""
     if not problem.provable or problem.network is None:
         return True
-    return not resists_splitting(problem) and (splits_inputs(problem) or not is_shallow(problem.network))
+    if resists_splitting(problem) or halves_nimbly(problem):
+        return False
+    return splits_inputs(problem) or not is_shallow(problem.network)
 
 
 def _opening(problem: Problem) -> Gradient:

@@ -27,6 +27,8 @@ from fathom.core.value import flat
 
 FEW_INPUTS = 16  # that vary: each is a column from the first node to the last
 HEAVY = 2e10  # multiplications of bounding every element backward, from which on forms are worth it
+LEAN_INPUTS = 4  # that vary: up to here boxes may be halved so often that lean forms do
+ROWS = 0.25  # of the elements of a network's inside, about: what the backward pass has to bound of a set not yet halved
 SYMBOLS = 384  # new ones of a node at most: the largest; what is left of its relaxations goes into the rest
 AT_ONCE = 1 << 22  # numbers that an operator is given at once: convolutions unfold them, many times over
 
@@ -69,21 +71,50 @@ def pays(network: Network, box: Box) -> bool:
     float32 program, whose errors they do not carry."""
     if network.arithmetic is not Arithmetic.REAL or int((box.lower < box.upper).any(0).sum()) > FEW_INPUTS:
         return False
+    return _multiplications(network)[0] > HEAVY
+
+
+def lean(network: Network, box: Box) -> bool:
+    """Whether a search that halves boxes [n, d] does best with lean forms: those without symbols of their own, a column for each
+    of the q inputs that vary.
+
+    They are looser than rows sent backward, and as quick as a few evaluations. Both close in as the square of a box's width: so
+    with each of the q inputs halved once more, which takes 2^q times the boxes, they are the tighter ones. That is what they
+    have to save; where they have not even that to go through, they are not worth it.
+    """
+    varying = int((box.lower < box.upper).any(0).sum()) if len(box) else 0
+    if network.arithmetic is not Arithmetic.REAL or not 0 < varying <= LEAN_INPUTS:
+        return False
+    backward, forward = _multiplications(network)
+    return bool(ROWS * backward > 2.0**varying * lean_passes(varying) * forward)
+
+
+def lean_passes(varying: int) -> int:
+    """How many evaluations of a network lean forms are worth, about: columns, centre, magnitudes."""
+    return varying + 6
+
+
+def _multiplications(network: Network) -> tuple[float, float]:
+    """What it takes to bound every element that bends backward, from both sides; and to evaluate the network once."""
     work, sums = 0.0, 0.0
     for node in network.nodes:
         if isinstance(node.operator, Linear):
             sums += max(node.operator.accumulation, 1) * math.prod(node.shape)
         elif node.operator is not None:
             work += 2 * math.prod(node.shape) * sums
-    return work > HEAVY
+    return work, sums
 
 
 class Forms:
     """The forms of a network's values, node by node, in order."""
 
-    def __init__(self, network: Network, memory: int) -> None:
-        """`memory`: bytes of columns, about; there are fewer symbols where it is short."""
+    def __init__(self, network: Network, memory: int, symbols: int | None = None) -> None:
+        """`memory`: bytes of columns, about; there are fewer symbols where it is short.
+
+        `symbols`: new ones of a node, at most; by default `SYMBOLS`.
+        """
         self.network = network
+        self.symbols = SYMBOLS if symbols is None else symbols
         self.forms: dict[int, Form] = {}
         self.count = 0  # symbols so far
         self.last = list(range(len(network.nodes)))  # for each node its last reader
@@ -133,14 +164,17 @@ class Forms:
             rest = rest + slope.abs() * form.rest
             size = size + slope.abs() * form.size
         lost = gamma(2 * len(read) + 6, size.dtype) * size + (old + 2) * tiny(size.dtype)
-        spare = max(0, min(SYMBOLS, self.room[i] - self.count))
+        rest = up(rest * (1 + gamma(len(read) + 4, rest.dtype)))
+        spare = max(0, min(self.symbols, self.room[i] - self.count))
+        if not spare:
+            return Form(centre, columns, up(rest + up(lost + half)))
         errors = flat(half, 1)
         top = errors.topk(min(spare, int((errors > 0).sum(1).max()) if n else 0), dim=1)
         new = errors.new_zeros(n, top.indices.shape[1], errors.shape[1]).scatter(
             2, top.indices.unsqueeze(2), top.values.unsqueeze(2)
         )
         left = errors.scatter(1, top.indices, 0.0).reshape(half.shape)
-        rest = up(up(rest * (1 + gamma(len(read) + 4, rest.dtype))) + up(lost + left))
+        rest = up(rest + up(lost + left))
         if not new.shape[1]:
             return Form(centre, columns, rest)
         columns = Form(centre, columns, rest).widened(self.count)

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fathom.bounds.affine import Forms, pays
+from fathom.bounds.affine import LEAN_INPUTS, Forms, lean_passes, pays
 from fathom.bounds.backward import Reach, backward, loads
 from fathom.bounds.log_sums import LogSums, log_sums
 from fathom.bounds.work import PIECE, products
@@ -51,6 +51,8 @@ def tighten(
     memory: int = 1 << 30,
     late: Callable[[], bool] = never,
     bound: Bounder | None = None,
+    *,
+    lean: bool = False,
 ) -> tuple[list[Box], Reach]:
     """A box [n, *shape] for the value of every node over the n sets of a region.
 
@@ -63,6 +65,7 @@ def tighten(
         memory: bytes of working tensors; the pass is cut into pieces that fit.
         late: asked between pieces; once it says so, what is left keeps its intervals, which are loose, and sound.
         bound: bounds the nodes whose boxes shape relaxations; by default the backward pass with default slopes.
+        lean: by affine forms without symbols of their own, many sets at once (see `bounds.affine.lean`).
 
     Returns:
         The boxes, and the rounding account.
@@ -74,9 +77,10 @@ def tighten(
     bending = bends(network)
     reach = reach if network.arithmetic is Arithmetic.REAL else None
     box = region.box()
-    forms = Forms(network, memory) if pays(network, box) else None
-    if forms is not None and len(region) > 1:  # a form fills the memory
-        return _one_by_one(network, region, known, reach, memory, late)
+    forms = Forms(network, memory, symbols=0) if lean else Forms(network, memory) if pays(network, box) else None
+    at_once = len(region) if forms is None else _sets_at_once(network, memory) if lean else 1  # other forms fill the memory
+    if len(region) > at_once:
+        return _in_pieces(network, region, known, reach, memory, late, at_once, lean=lean)
     for i, node in enumerate(network.nodes):
         operator = node.operator
         box = (
@@ -104,19 +108,29 @@ def tighten(
     return boxes, reach or Reach(tuple(value), tuple(load), tuple(program))
 
 
-def _one_by_one(
+def _sets_at_once(network: Network, memory: int) -> int:
+    """How many sets lean forms have memory for."""
+    widest = max(math.prod(node.shape) for node in network.nodes)
+    return max(1, memory // (8 * WORKING_COPIES * lean_passes(LEAN_INPUTS) * widest))
+
+
+def _in_pieces(
     network: Network,
     region: Region,
     known: Mapping[int, Box] | None,
     reach: Reach | None,
     memory: int,
     late: Callable[[], bool],
+    count: int,
+    *,
+    lean: bool,
 ) -> tuple[list[Box], Reach]:
-    """`tighten`, set by set."""
+    """`tighten`, so many sets at a time."""
     parts = []
-    for k in torch.split(torch.arange(len(region)), 1):
+    for k in torch.split(torch.arange(len(region)), count):
         mine = None if known is None else {i: box.take(k) for i, box in known.items()}
-        parts.append(tighten(network, region.take(k), mine, None if reach is None else reach.take(k), memory, late))
+        account = None if reach is None else reach.take(k)
+        parts.append(tighten(network, region.take(k), mine, account, memory, late, lean=lean))
     boxes = join(*(tuple(boxes) for boxes, _ in parts))
     return list(boxes), reach or join(*(account for _, account in parts))
 

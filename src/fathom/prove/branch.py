@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from fathom.bounds.affine import lean
 from fathom.core.answer import REASONS, Answers, Reason
 from fathom.core.budget import Budget, Goal
 from fathom.core.network import Network
@@ -73,6 +74,13 @@ def splits_inputs(problem: Problem) -> bool:
     """Whether a problem is one to split along its inputs: few of them vary, or an operator bends everywhere."""
     assert problem.network is not None
     return _varying(problem) <= FEW_INPUTS or _smooth(problem.network)
+
+
+def halves_nimbly(problem: Problem) -> bool:
+    """Whether halving boxes is so cheap that bounds of whole sets need not come first: by affine forms, many boxes at once."""
+    return (
+        problem.provable and problem.network is not None and problem.region.convex and lean(problem.network, problem.region.box())
+    )
 
 
 def resists_splitting(problem: Problem) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fathom.bounds.affine import lean, lean_passes
 from fathom.bounds.backward import Reach
 from fathom.bounds.clipping import clip
 from fathom.bounds.intermediate import bends, never, tighten, unstable
@@ -75,6 +76,8 @@ class InputTree:
         self.late = late
         self.clip = clip
         self.record = record or off()
+        # Certificates have no words for forms.
+        self.lean = not self.record.on and lean(self.network, problem.region.box())
         self.flags = TIGHTEN | (CLIP if clip else 0)
         self.batch = MOST_BOXES
         self.starts = torch.zeros(0, 1, problem.region.size)
@@ -82,11 +85,17 @@ class InputTree:
 
     def root(self, sets: Tensor) -> Boxes:
         box = self.problem.region.box()
-        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory, late=self.late)
-        # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
-        rows = {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
-        self.batch = batch(self.network, rows, self.memory, MOST_BOXES)
+        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory, late=self.late, lean=self.lean)
+        self.batch = batch(self.network, self._rows(boxes, box), self.memory, MOST_BOXES)
         return self._bound(sets, box.take(sets), None, self.record.plant(sets, self.flags))
+
+    def _rows(self, boxes: list[Box], box: Box) -> dict[int, float]:
+        """Per node, how many rows a half of the sets will send back from there, in the worst case."""
+        if self.lean:
+            varying = int((box.lower < box.upper).any(0).sum())
+            return {len(self.network.nodes) - 1: float(lean_passes(varying) + self.spec.rows.shape[1])}
+        # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
+        return {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
 
     def split(self, leaves: Boxes) -> tuple[Boxes, Boxes]:
         """Halves along each leaf's axis."""
@@ -113,7 +122,7 @@ class InputTree:
         spec = self.spec.take(owner)
         known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
         reach = self.reach.take(owner)
-        boxes, reach = tighten(self.network, region, known, reach, self.memory, self.late)
+        boxes, reach = tighten(self.network, region, known, reach, self.memory, self.late, lean=self.lean)
         margins = bound_margins(self.network, region, spec, boxes, reach)
         if parent is None:
             self.starts = margins.minimisers
