@@ -20,10 +20,11 @@ from torch import Tensor
 
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
-from fathom.core.network import Network
+from fathom.core.network import Network, Select
 from fathom.core.operator import Linear, Lines, Nonlinear
 from fathom.core.rounding import down, gamma, tiny, up
 from fathom.core.value import flat
+from fathom.ops.constant import Constant
 
 FEW_INPUTS = 16  # that vary: each is a column from the first node to the last
 HEAVY = 2e10  # multiplications of bounding every element backward, from which on forms are worth it
@@ -80,13 +81,28 @@ def lean(network: Network, box: Box) -> bool:
 
     They are looser than rows sent backward, and as quick as a few evaluations. Both close in as the square of a box's width: so
     with each of the q inputs halved once more, which takes 2^q times the boxes, they are the tighter ones. That is what they
-    have to save; where they have not even that to go through, they are not worth it.
+    have to save. Where lines are level in a value that varies nothing closes in so fast, and boxes would be far too many.
     """
     varying = int((box.lower < box.upper).any(0).sum()) if len(box) else 0
-    if network.arithmetic is not Arithmetic.REAL or not 0 < varying <= LEAN_INPUTS:
+    if network.arithmetic is not Arithmetic.REAL or not 0 < varying <= LEAN_INPUTS or _levels(network, box):
         return False
     backward, forward = _multiplications(network)
     return bool(ROWS * backward > 2.0**varying * lean_passes(varying) * forward)
+
+
+def _levels(network: Network, box: Box) -> bool:
+    """Whether an operator reads a value that varies in a box [n, d], and relaxes it without a slope."""
+    inputs = (box.lower < box.upper).any(0)
+    varies = [True]
+    for node in network.nodes[1:]:
+        operator = node.operator
+        if isinstance(operator, Select):
+            varies.append(bool(inputs[operator.start : operator.start + math.prod(operator.shape)].any()))
+            continue
+        if isinstance(operator, Nonlinear) and any(varies[node.inputs[k]] for k in operator.level):
+            return True
+        varies.append(not isinstance(operator, Constant) and any(varies[j] for j in node.inputs))
+    return False
 
 
 def lean_passes(varying: int) -> int:

@@ -97,6 +97,11 @@ class Nonlinear(Operator):
         """Where a unary f that is linear on either side bends; None for an f that bends everywhere."""
         return None
 
+    @property
+    def level(self) -> tuple[int, ...]:
+        """The inputs in which its lines have no slope: where these vary, lines close in on f no faster than boxes shrink."""
+        return ()
+
     @abstractmethod
     def interval(self, *x: Box) -> Box:
         """A box that holds f on the given boxes, rounded outward."""

@@ -30,6 +30,10 @@ class Resample(Nonlinear):
     be. The picture is read elsewhere than at [c, i, j], so planes have no slope in it: what it may vary by goes into the offsets.
     """
 
+    @property
+    def level(self) -> tuple[int, ...]:
+        return (2,)
+
     def __call__(self, *x: Tensor) -> Tensor:
         return _read(x[2], x[0], x[1])
 
