@@ -45,9 +45,8 @@ class Portfolio(Solver):
         others; bounds; a long attack on those that stand, from the best of the points tried and from where relaxations are
         least, or several beside branch and bound; branch and bound on groups of what is left, the least lower bound first, each
         group with its share of the time that remains; an attack from the worst leaves that are open then; last, how bad the
-        broken cases get.
-        group with its share of the time that remains; last, how bad the broken cases get. Where halving boxes is cheap, branch
-        and bound comes before the bounds, and the long attack works beside it.
+        broken cases get. Where halving boxes is cheap, branch and bound comes before the bounds, and the long attack works
+        beside it.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -96,10 +95,13 @@ class Portfolio(Solver):
             rest, before = self._rest(budget, clock, held), len(standing.given)
             self._search(standing, rest, rest.start(), nimble=nimble)
             self._attack_leaves(standing, before, self._rest(budget, clock))
-            if nimble and self.worsen and self.bounds:  # what is decided already: how safe, or how bad at worst
+            if (
+                nimble and self.worsen and self.bounds and clock.over() is None
+            ):  # how safe, or how bad at worst, what is decided is
                 self.stage("bounds")
-                every = torch.arange(len(problem))
-                standing.run(self.bounds[0], every, replace(attacks, goal=Goal.VALUE))
+                left = self._rest(budget, clock).seconds
+                seconds = None if left is None or attacks.seconds is None else min(left, attacks.seconds)
+                standing.run(self.bounds[0], torch.arange(len(problem)), replace(attacks, seconds=seconds, goal=Goal.VALUE))
         if self.worsen and clock.over() is None:
             self.stage("how bad the broken cases are")
             standing.run(self._attack(problem), standing.answers.broken.nonzero()[:, 0], replace(attacks, goal=Goal.VALUE))
