@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from fathom.estimates.answer import Estimation as Estimation
     from fathom.estimates.effort import Effort as Effort
     from fathom.hunt.amplify import Amplified as Amplified
+    from fathom.hunt.moments import Moments as Moments
     from fathom.hunt.radius import minimum_radius as minimum_radius
     from fathom.hunt.shrink import shrink as shrink
     from fathom.overseers.callable import PythonOverseer as PythonOverseer
@@ -66,6 +67,7 @@ PUBLIC = {
     "FathomError": "core.errors",
     "confirm": "core.confirm",
     "Amplified": "hunt.amplify",
+    "Moments": "hunt.moments",
     "shrink": "hunt.shrink",
     "minimum_radius": "hunt.radius",
     "Misclassification": "overseers.misclassification",
