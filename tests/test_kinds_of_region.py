@@ -33,9 +33,9 @@ from tests.contracts.test_regions import generator
 FOREVER = Budget()
 
 
-def labelled(region: Region, seed: int = 0, classes: int = 3, at: Tensor | None = None) -> Problem:
+def labelled(region: Region, seed: int = 0, classes: int = 3, at: Tensor | None = None, scale: float = 1.0) -> Problem:
     """A random network over a region, judged by the class that it gives the centres."""
-    network = random_network(region.size, classes, seed)
+    network = random_network(region.size, classes, seed, scale=scale)
     centres = region.centres() if at is None else at
     return Problem.make(Deployed(network), network, region, Misclassification(network(centres.float()).argmax(1), classes))
 

@@ -22,6 +22,7 @@ from fathom.regions.features import peak
 SLACK = 2.0**-20
 AT_ONCE = 1 << 24  # moves looked at
 PASSES = 4  # of filling pixels up to their range
+HALVINGS = 4  # of prices, where that stops mass
 
 
 @final
@@ -234,45 +235,73 @@ class WassersteinBall(Repairable):
 
     def _least(self, fixed: Tensor) -> tuple[Tensor, Tensor]:
         """Values [n, k] and minimisers [n, k, d] of some rows."""
-        image = self._image(fixed)
-        way, toll = self._ways(fixed)
+        image, mass = self._image(fixed), self.centre[:, None]
+        way, toll = self._ways(image)
         spread = image.amax((-3, -2, -1)) - image.amin((-3, -2, -1))
 
         def tangent(m: Tensor) -> tuple[Tensor, Tensor]:
-            gain, which = (way + m[..., None, None] * toll).min(3)
-            length = toll.expand(*which.shape, -1).gather(3, which[..., None])[..., 0]
-            mass = self.centre[:, None]
-            return (mass * gain).sum(2) - m * self.radius[:, None], (mass * length).sum(2) - self.radius[:, None]
+            gain, which = (way + m[..., None, None] * toll[:, None]).min(2)
+            return (mass * gain).sum(2) - m * self.radius[:, None], (mass * toll[which]).sum(2) - self.radius[:, None]
 
         price, other = peak(tangent, spread * (1 + 1e-9))  # dearer than what any move gains: nothing moves
         values = [self._bound(fixed, way, toll, m) for m in (price, other, spread * 2 + TINY)]
         box = BoxRegion(self._box.lower, torch.maximum(self._box.lower, self._box.upper)).minimise(fixed)[0]
-        return torch.stack([*values, box]).amax(0), self._mixed(image, price, other)
+        return torch.stack([*values, box]).amax(0), self._found(image, price, other)
 
     def _ways(self, a: Tensor) -> tuple[Tensor, Tensor]:
-        """For every pixel what each move gains, a_j - a_i [n, k, d, moves], and its distance [d, moves]; the first is to stay.
-        Moves out of the image are to stay, too."""
-        pixel = torch.arange(self.size).reshape(self.shape)
-        target = pixel[..., None].repeat(1, 1, 1, len(self._shifts) + 1)
-        toll = torch.zeros(target.shape, dtype=torch.float64)
-        for k, (distance, y, x) in enumerate(self._shifts, 1):
+        """Of all moves of a distance the least that each pixel gains, a_j - a_i [n, k, distances, d], and the distances.
+
+        The first is to stay. A move of a distance that leads nowhere within the image gains nothing.
+        """
+        least = {0.0: torch.zeros_like(a)}
+        for distance, y, x in self._shifts:
             start, end = self._pairs(y, x)
-            target[:, start[0], start[1], k] = pixel[:, end[0], end[1]]
-            toll[:, start[0], start[1], k] = distance
-        return a[..., target.flatten(0, 2)] - a[..., None], toll.flatten(0, 2)
+            gain = a[..., end[0], end[1]] - a[..., start[0], start[1]]
+            best = least.setdefault(distance, torch.zeros_like(a))[..., start[0], start[1]]
+            best.copy_(torch.minimum(best, gain))
+        return torch.stack(list(least.values()), 2).flatten(-3), torch.tensor(list(least), dtype=torch.float64)
 
     def _bound(self, a: Tensor, way: Tensor, toll: Tensor, m: Tensor) -> Tensor:
         """Rigorous lower bounds [n, k] at prices m [n, k] >= 0: each move is charged for its own rounding."""
-        paid = m[..., None, None] * toll
+        paid = m[..., None, None] * toll[:, None]
         cost = way + paid - gamma(4, a.dtype) * (way.abs() + paid) - TINY
-        gain = cost.amin(3)
+        gain = cost.amin(2)
         stay, move = dot_down(a, self.centre[:, None]), dot_down(gain, self.centre[:, None])
         off = up(a.abs().sum(2) * (1 + gamma(self.size + 4, a.dtype)))
         return down(down(down(stay + move) - up(m * self.radius[:, None])) - up(off * self.slack[:, None]))
 
-    def _mixed(self, a: Tensor, one: Tensor, other: Tensor) -> Tensor:
-        """Images [n, k, d] that plans at two prices lead to, mixed so that the radius is spent."""
-        (first, paid), (second, cost) = (self._filled(a, m) for m in (one, other))
+    def _found(self, a: Tensor, one: Tensor, other: Tensor) -> Tensor:
+        """Images [n, k, d] that are nearly least, from the two prices on both sides of the best where no range binds.
+
+        Full pixels stop mass that such a price would have moved; where the radius is then not spent, a lower price may spend it.
+        """
+        dear, cheap = torch.maximum(one, other), torch.minimum(one, other)
+        plans = self._filled(a, dear), self._filled(a, cheap)
+        x = self._mixed(*plans)
+        i, r = ((torch.maximum(plans[0][1], plans[1][1]) < self.radius[:, None]) & (cheap > 0)).nonzero(as_tuple=True)
+        if len(i):
+            part, row = self.take(i), a[i, r][:, None]
+            more = part._mixed(*part._spent(row, cheap[i, r][:, None]))[:, 0]
+            better = ((more - x[i, r]) * row.flatten(1)).sum(1) < 0
+            x[i, r] = torch.where(better[:, None], more, x[i, r])
+        return x
+
+    def _spent(self, a: Tensor, high: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Changes and costs at two near prices up to `high` [n, k]: one spends less than the radius and one, if any, more."""
+        low = torch.zeros_like(high)
+        (small, paid), (large, cost) = self._filled(a, high), self._filled(a, low)
+        for _ in range(HALVINGS):
+            middle = low + (high - low) / 2
+            change, price = self._filled(a, middle)
+            over = price > self.radius[:, None]
+            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
+            small, paid = torch.where(over[..., None], small, change), torch.where(over, paid, price)
+            large, cost = torch.where(over[..., None], change, large), torch.where(over, price, cost)
+        return (small, paid), (large, cost)
+
+    def _mixed(self, one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+        """Images [n, k, d] by two changes and their costs, mixed so that the radius is spent."""
+        (first, paid), (second, cost) = one, other
         radius = self.radius[:, None] * (1 - 1e-12)
         cheap = paid <= cost
         small, large = torch.where(cheap, paid, cost), torch.where(cheap, cost, paid)
@@ -286,30 +315,33 @@ class WassersteinBall(Repairable):
     def _filled(self, a: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         """The change [n, k, d] by the best move of every pixel's mass at a price, and its cost [n, k]; where more would come than
         the range holds, some stays, and looks for another place."""
-        mass = self._image((self.centre - self.lower.clamp(min=0)).clamp(min=0))[:, None].expand_as(a).clone()
-        room = self._image((self.upper - self.centre).clamp(min=0))[:, None].expand_as(a).clone()
-        change, cost = torch.zeros_like(a), torch.zeros_like(m)
+        mass = (self.centre - self.lower.clamp(min=0)).clamp(min=0)[:, None].expand(*m.shape, -1)
+        room = (self.upper - self.centre).clamp(min=0)[:, None].expand_as(mass)
+        change, cost = torch.zeros_like(mass), torch.zeros_like(m)
         for _ in range(PASSES):
-            target = torch.where(room > 0, a, torch.inf)
-            gain, which = torch.zeros_like(a), torch.zeros_like(a)
-            for k, (distance, ((here, _), (_, there), (best, _), (pick, _))) in enumerate(self._each(a, target, gain, which), 1):
-                worth = there - here + m[..., None, None, None] * distance
-                pick.copy_(torch.where(worth < best, float(k), pick))
-                best.copy_(torch.minimum(worth, best))
-            if not bool((which > 0).any()):
+            goal, length = self._best_moves(a, torch.where(self._image(room) > 0, a, torch.inf), m)
+            leaving = torch.where(length > 0, mass, 0.0)
+            if not bool((length > 0).any()):
                 break
-            inflow = torch.zeros_like(a)
-            for k, (_, ((source, _), (pick, _), (_, come))) in enumerate(self._each(mass, which, inflow), 1):
-                come += torch.where(pick == k, source, 0.0)
+            inflow = torch.zeros_like(mass).scatter_add(2, goal, leaving)
             fits = torch.where(inflow > room, room / inflow, 1.0).nan_to_num(nan=0.0) * (1 - 1e-15)
-            full = inflow >= room
-            out = torch.zeros_like(a)
-            for k, (distance, parts) in enumerate(self._each(mass, which, fits, change, out), 1):
-                (source, _), (pick, _), (_, share), (_, come), (leave, _) = parts
-                moved = torch.where(pick == k, source * share, 0.0)
-                come += moved
-                leave += moved
-                cost = cost + moved.sum((-3, -2, -1)) * distance
-            change, mass = change - out, mass - out
-            room = torch.where(full, 0.0, (room - inflow).clamp(min=0))
-        return change.flatten(-3), cost
+            moved = leaving * fits.gather(2, goal)
+            change = change.scatter_add(2, goal, moved) - moved
+            cost = cost + (moved * length).sum(2)
+            mass = mass - moved
+            room = torch.where(inflow >= room, 0.0, (room - inflow).clamp(min=0))
+        return change, cost
+
+    def _best_moves(self, a: Tensor, target: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        """Where [n, k, d] a pixel's mass is best moved to at a price, and how far: 0 where it is best to stay."""
+        pixel = torch.arange(self.size).reshape(self.shape)
+        goal, length, least = pixel.expand_as(a).clone(), torch.zeros_like(a), torch.zeros_like(a)
+        for distance, ((here, _), (_, there), (best, _), (far, _), (to, _), (_, end)) in self._each(
+            a, target, least, length, goal, pixel
+        ):
+            worth = there - here + (m * distance)[..., None, None, None]
+            better = worth < best
+            best.copy_(torch.minimum(worth, best))
+            far.masked_fill_(better, distance)
+            to.copy_(torch.where(better, end, to))
+        return goal.flatten(-3), length.flatten(-3)
