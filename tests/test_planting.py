@@ -289,7 +289,7 @@ def audited(scale: float, radius: float, **changes: object) -> AuditResult:
     """By an attack alone, which settles nothing but what it breaks."""
     module, x = model(scale)
     settings = {
-        "solver": Portfolio(bounds=(), opening=SMALL, longer=None, case_boxes=1),
+        "solver": Portfolio(bounds=(), opening=SMALL, longer=None, last=None, case_boxes=1),
         "budget": Budget(seconds=600),
         **changes,
     }
