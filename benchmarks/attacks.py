@@ -11,13 +11,12 @@ output. Rows of networks that are not asked for stay in the file.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.attack_networks import NORMS, RADII, Subject, cifar, digits
+from benchmarks.rows import read_rows, tell_losses_first, write_rows
 from fathom.attacks.gradient import Gradient
 from fathom.capture.onnx_file import read_onnx
 from fathom.core.budget import Budget
@@ -118,26 +118,8 @@ def tell(rows: list[Row]) -> None:
             f"{best.standing:2} ({best.tool}), AutoAttack {yardstick.standing:2}, peers together {together.standing:2}; passes: "
             f"Fathom {ours.passes:5.0f}, AutoAttack {yardstick.passes:6.0f}, ratio {share:.3f}"
         )
-        lines.append((not lost, ("LOST  " if lost else "") + text))
-    for _, text in sorted(lines, key=lambda line: line[0]):
-        print(text)
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        read = list(csv.DictReader(file))
-    kinds = {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(Row)}
-    return [Row(**{name: kinds[name](cell) for name, cell in row.items()}) for row in read]
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([f.name for f in fields(Row)])
-        for row in rows:
-            writer.writerow([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in astuple(row)])
+        lines.append((lost, text))
+    tell_losses_first(lines)
 
 
 def main() -> None:
@@ -149,14 +131,14 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, required=True, help="a row for each network, norm and tool")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for row in _read(asked.csv) if row.network not in asked.networks or row.norm not in asked.norms]
+    rows = [row for row in read_rows(Row, asked.csv) if row.network not in asked.networks or row.norm not in asked.norms]
     with tempfile.TemporaryDirectory() as folder:
         into = Path(folder)
         for subjects in (digits(into, asked.networks), cifar(asked.folder, into, asked.networks)):
             for subject in subjects:
                 for norm in asked.norms:
                     rows += compare(subject, norm, asked.peer, into)
-                    _write(asked.csv, rows)
+                    write_rows(Row, asked.csv, rows, digits=6)
     tell(rows)
 
 

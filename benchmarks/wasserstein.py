@@ -11,12 +11,11 @@ and radii that are not asked for stay in the file.
 from __future__ import annotations
 
 import argparse
-import csv
 import math
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 from benchmarks.attack_networks import RADII, Subject, digits
 from benchmarks.attacks import FATHOM, Counted
+from benchmarks.rows import read_rows, tell_losses_first, write_rows
 from benchmarks.wasserstein_peers import FAR, Ball, ExactProjection, FrankWolfe, Method, Sinkhorn, Slopes, attack
 from fathom.attacks.gradient import Gradient
 from fathom.capture.onnx_file import read_onnx
@@ -144,25 +144,8 @@ def tell(rows: list[Row]) -> None:
         text = (
             f"{key[0]:16} {key[1]:<4g} {key[2]:4} passes, of {mine[FATHOM].clean_correct} standing: {counts}; outside: {outside}"
         )
-        lines.append((not lost, ("LOST  " if lost else "") + text))
-    for _, text in sorted(lines, key=lambda line: line[0]):
-        print(text)
-
-
-def _read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    kinds = {f.name: {"str": str, "int": int, "float": float}[str(f.type)] for f in fields(Row)}
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Row(**{name: kinds[name](cell) for name, cell in row.items()}) for row in csv.DictReader(file)]
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([f.name for f in fields(Row)])
-        for row in rows:
-            writer.writerow([f"{cell:.4g}" if isinstance(cell, float) else cell for cell in astuple(row)])
+        lines.append((lost, text))
+    tell_losses_first(lines)
 
 
 def main() -> None:
@@ -173,14 +156,14 @@ def main() -> None:
     parser.add_argument("--radii", nargs="*", type=float, default=[1.5, 1.0], help="mass times pixels")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = _read(options.csv)
+    rows = read_rows(Row, options.csv)
     with tempfile.TemporaryDirectory() as folder:
         subjects = list(digits(Path(folder), options.networks))
         for radius in options.radii:
             for subject in subjects:
                 rows = [row for row in rows if (row.network, row.radius) != (subject.name, radius)]
                 rows += compare(subject, radius)
-                _write(options.csv, rows)
+                write_rows(Row, options.csv, rows, digits=4)
     tell(rows)
 
 

@@ -95,10 +95,8 @@ class Portfolio(Solver):
             rest, before = self._rest(budget, clock, held), len(standing.given)
             self._search(standing, rest, rest.start(), nimble=nimble)
             self._attack_leaves(standing, before, self._rest(budget, clock))
-            if (
-                nimble and self.worsen and self.bounds and clock.over() is None
-            ):  # how safe, or how bad at worst, what is decided is
-                self.stage("bounds")
+            if nimble and self.worsen and self.bounds and clock.over() is None:
+                self.stage("bounds")  # how safe, or how bad at worst, what is decided is
                 left = self._rest(budget, clock).seconds
                 seconds = None if left is None or attacks.seconds is None else min(left, attacks.seconds)
                 standing.run(self.bounds[0], torch.arange(len(problem)), replace(attacks, seconds=seconds, goal=Goal.VALUE))

@@ -18,6 +18,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from fathom.bounds.work import products
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.box import Box
 from fathom.core.network import Network, Select
@@ -113,13 +114,9 @@ def lean_passes(varying: int) -> int:
 
 def _multiplications(network: Network) -> tuple[float, float]:
     """What it takes to bound every element that bends backward, from both sides; and to evaluate the network once."""
-    work, sums = 0.0, 0.0
-    for node in network.nodes:
-        if isinstance(node.operator, Linear):
-            sums += max(node.operator.accumulation, 1) * math.prod(node.shape)
-        elif node.operator is not None:
-            work += 2 * math.prod(node.shape) * sums
-    return work, sums
+    sums = products(network)
+    bent = (i for i, node in enumerate(network.nodes) if node.operator is not None and not isinstance(node.operator, Linear))
+    return sum(2 * math.prod(network.nodes[i].shape) * sums[i] for i in bent), sums[-1]
 
 
 class Forms:
