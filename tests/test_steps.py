@@ -6,13 +6,16 @@ import torch
 from torch import nn
 
 from fathom.attacks.gradient import Gradient
-from fathom.attacks.steps import SparseStep, enlarged, stepper
+from fathom.attacks.steps import ShiftedStep, SparseStep, enlarged, stepper
 from fathom.capture.torch_module import capture_module
 from fathom.core.budget import Budget, Goal
 from fathom.core.problem import Problem
 from fathom.overseers.linear_rules import LinearRules
+from fathom.regions.ellipsoid import Ellipsoid
 from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.regions.product import Product
 
 BALL = L1Ball.around(torch.full((1, 20), 0.5), 1.0, (0, 1))
 SLOPE = torch.linspace(1, 2, 20)[None]
@@ -48,6 +51,20 @@ def test_a_slope_into_the_walls_alone_moves_nothing() -> None:
     ball = L1Ball.around(torch.zeros(1, 3), 1.0, (0, 1))
     x = torch.zeros(1, 3)
     assert torch.equal(stepper(ball, torch.float32).move(x, x, torch.ones(1, 3), ONE), x)
+
+
+def test_steps_in_round_sets_end_at_the_surface() -> None:
+    """Towards the oracle's point they would end inside, by the square of the step."""
+    ball = L2Ball.around(torch.zeros(1, 2), 1.0, (-2, 2))
+    factor = torch.diag(torch.tensor([2.0, 0.5]))[None]
+    for region in (ball, Product((ball,)), Ellipsoid.make(torch.zeros(1, 2), factor, torch.ones(1))):
+        step = stepper(region, torch.float64)
+        assert isinstance(step, ShiftedStep)
+        x = previous = region.minimise(torch.tensor([[[0.0, 1.0]]]))[1][:, 0]
+        for _ in range(4):
+            x, previous = step.move(x, previous, torch.tensor([[1.0, 0.2]], dtype=torch.float64), 0.1 * ONE), x
+        length = (x / factor.diagonal(dim1=1, dim2=2) if isinstance(region, Ellipsoid) else x).norm()
+        assert length.item() > 1 - 1e-9 and bool(region.contains(x)) and x[0, 0] < -0.1
 
 
 def test_only_searches_of_l1_balls_begin_in_larger_sets() -> None:

@@ -1,8 +1,9 @@
 """Steps: one move downhill that stays in a region, by whatever means the region offers.
 
 Nearly all are steps along the region's own linear minimisation oracle: towards the point of the set where the gradient's linear
-model is least. That is the sign step in an L-infinity ball, the normalised gradient in an L2 ball. Only in an L1 ball it would
-be a step in one or two inputs, and there are steps in ever fewer. Scaling the gradient changes none of them.
+model is least. That is the sign step in an L-infinity ball. In round sets a way towards a point of the surface leads through the
+inside, so there the step is as from the centre to that point, the normalised gradient in an L2 ball. In an L1 ball it would be a
+step in one or two inputs, and there are steps in ever fewer. Scaling the gradient changes none of them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from torch import Tensor
 
 from fathom.core.region import Region, Repairable
 from fathom.regions.box import BoxRegion
+from fathom.regions.ellipsoid import Ellipsoid
 from fathom.regions.l1 import L1Ball
+from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.regions.product import Product
 
 KEPT = 0.4
 """Of the inputs that an L1 search has changed, those that its next step moves: of a half, 0.4 and a third the best on digits."""
@@ -45,12 +49,15 @@ class Step(ABC):
 
 
 def stepper(region: Region, dtype: torch.dtype) -> Step:
-    """The way to move in a region: clamped in a box, sparsely in an L1 ball, repaired where that can be, else Frank-Wolfe."""
+    """The way to move in a region: clamped in a box, sparsely in an L1 ball, along the surface of round sets, repaired where
+    that can be, else Frank-Wolfe."""
     if isinstance(region, BoxRegion | LinfBall):
         far = torch.full((len(region), region.size), torch.inf, dtype=dtype)
         return ClampedStep(region.project(-far), region.project(far))
     if isinstance(region, L1Ball):
         return SparseStep(region)
+    if isinstance(region, L2Ball | Ellipsoid) or (isinstance(region, Product) and region.convex):
+        return ShiftedStep(region)
     if isinstance(region, Repairable):
         return ProjectedStep(region)
     return FrankWolfeStep(region)
@@ -95,6 +102,25 @@ class ProjectedStep(Step):
 
     def take(self, index: Tensor) -> ProjectedStep:
         return ProjectedStep(self.region.take(index))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class ShiftedStep(Step):
+    """In round sets: as far as from the centre to the oracle's minimiser, projected back, or nearly so, with momentum.
+
+    A step towards the minimiser itself ends inside, by about the square of its length, and so is never quite at the worst point.
+    """
+
+    region: Repairable
+
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        shift = minimiser(self.region, gradient) - self.region.centres().to(x.dtype)
+        target = self.region.repair(x + size[:, None] * shift)
+        return self.region.repair(with_momentum(x, previous, target))
+
+    def take(self, index: Tensor) -> ShiftedStep:
+        return ShiftedStep(self.region.take(index))
 
 
 @final
