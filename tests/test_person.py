@@ -15,19 +15,23 @@ import pytest
 import torch
 from torch import Tensor
 
+from fathom.audits.portfolio import Portfolio
 from fathom.audits.questions import _drawn, _worst, judged_failures, questions
 from fathom.capture.torch_module import capture_module
 from fathom.casebook.database import CasebookError
 from fathom.casebook.questions import Question, line
 from fathom.casebook.store import Casebook
+from fathom.core.budget import Budget
 from fathom.core.confirm import confirm
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.overseer import Severity
 from fathom.core.problem import Problem
+from fathom.core.solver import Solver
 from fathom.core.value import fingerprint
 from fathom.overseers.agreement import agreements, kappa
 from fathom.overseers.judgements import Judgement, Opinion, majority, settled
-from fathom.overseers.person import MOST_KEPT, Person
+from fathom.overseers.linear_rules import LinearRules
+from fathom.overseers.person import Person
 from fathom.regions.box import BoxRegion
 from tests.command import Outcome, fathom
 from tests.onnx_models import model, op
@@ -108,14 +112,24 @@ def test_another_word_makes_another_question_of_an_audit() -> None:
     assert fingerprint(Person.of(said(words))) != fingerprint(Person.of(said([*words, (1.0, "ben", MALIGN)])))
 
 
-def test_what_it_was_asked_in_vain_is_kept_within_bounds() -> None:
-    person = Person.of(said([(1.0, "ada", FINE)]))
-    assert person.asked()[0].shape == (0, 0)
-    person.take(torch.tensor([0, 0, 0])).margin(*at(1.0, 5.0, 5.0))
-    x, y = person.asked()
-    assert x.tolist() == [[5.0, 5.0]] and y.tolist() == [[10.0, 1.0]]
-    person.margin(*at(*range(10, 300)))
-    assert len(person.asked()[0]) == MOST_KEPT
+def test_only_where_all_that_counts_is_what_people_have_seen_no_search_is_made() -> None:
+    person, rule = Person.of(said([(1.0, "ada", FINE)])), LinearRules.make([[1.0, 0.0]], [0.0])
+    assert not person.searchable and not (~person).searchable and not (person & rule).searchable
+    assert rule.searchable and (person | rule).searchable
+
+
+def test_an_audit_of_people_runs_the_program_on_what_they_judged_and_nothing_else() -> None:
+    captured = capture_module(torch.nn.Linear(2, 2), (2,), live=False)
+    region = BoxRegion(torch.zeros(3, 2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64))
+    problem = Problem.make(captured.program, captured.network, region, Person.of([], sets=3))
+    searches: list[tuple[Solver, int]] = []
+    answers = Portfolio(searches=searches).solve(problem, Budget(seconds=5))
+    assert not searches and not answers.decided.any() and not answers.cost.forward.any()
+    ruled = Problem.make(
+        captured.program, captured.network, region, Person.of([], sets=3) | LinearRules.make([[1.0, 0.0]], [9.0], sets=3)
+    )
+    Portfolio(searches=searches).solve(ruled, Budget(seconds=5))
+    assert searches
 
 
 def test_judgements_of_two_models_are_refused() -> None:

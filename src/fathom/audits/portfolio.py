@@ -41,12 +41,12 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed; a short attack on all sets, and another where they hold choices; what broke some tried on the
-        others; bounds; a long attack on those that stand, from the best of the points tried and from where relaxations are
-        least, or several beside branch and bound; branch and bound on groups of what is left, the least lower bound first, each
-        group with its share of the time that remains; an attack from the worst leaves that are open then; last, how bad the
-        broken cases get. Where halving boxes is cheap, branch and bound comes before the bounds, and the long attack works
-        beside it.
+    Method: hints are replayed, and no attack follows for judges who only know what they were shown; a short attack on all sets, and
+        another where they hold choices; what broke some tried on the others; bounds; a long attack on those that stand, from
+        the best of the points tried and from where relaxations are least, or several beside branch and bound; branch and bound
+        on groups of what is left, the least lower bound first, each group with its share of the time that remains; an attack
+        from the worst leaves that are open then; last, how bad the broken cases get. Where halving boxes is cheap, branch and
+        bound comes before the bounds, and the long attack works beside it.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
@@ -100,7 +100,7 @@ class Portfolio(Solver):
                 left = self._rest(budget, clock).seconds
                 seconds = None if left is None or attacks.seconds is None else min(left, attacks.seconds)
                 standing.run(self.bounds[0], torch.arange(len(problem)), replace(attacks, seconds=seconds, goal=Goal.VALUE))
-        if self.worsen and clock.over() is None:
+        if self.worsen and problem.overseer.searchable and clock.over() is None:
             self.stage("how bad the broken cases are")
             standing.run(self._attack(problem), standing.answers.broken.nonzero()[:, 0], replace(attacks, goal=Goal.VALUE))
         if not problem.provable and len(standing.open()):
@@ -133,7 +133,9 @@ class Portfolio(Solver):
         return replace(self.opening, seed=self.seed) if has_gradient(problem) else Values(seed=self.seed)
 
     def _hunt(self, standing: _Standing, attack: Solver, sets: Tensor, budget: Budget, starts: Tensor | None = None) -> None:
-        """An attack on some sets, put down among the searches."""
+        """An attack on some sets, put down among the searches; none where no search would find anything."""
+        if not standing.problem.overseer.searchable:
+            return
         spent = standing.run(attack, sets, budget, starts)
         if self.searches is not None and len(spent):
             self.searches.append((attack, int(spent.max())))

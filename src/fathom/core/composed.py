@@ -63,6 +63,10 @@ class AllOf(Several):
     def compilable(self) -> bool:
         return any(part.compilable for part in self.parts)
 
+    @property
+    def searchable(self) -> bool:
+        return all(part.searchable for part in self.parts)
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         margins = _margins(self.parts, x, y)
         top = torch.where(margins.isnan(), -torch.inf, margins).amax(0)
@@ -107,6 +111,10 @@ class AnyOf(Several):
     def compilable(self) -> bool:
         return all(part.compilable for part in self.parts)
 
+    @property
+    def searchable(self) -> bool:
+        return any(part.searchable for part in self.parts)
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         margins = _margins(self.parts, x, y)
         least = torch.where(margins.isnan(), torch.inf, margins).amin(0)
@@ -147,6 +155,10 @@ class Not(Overseer):
     @property
     def differentiable(self) -> bool:
         return self.part.differentiable
+
+    @property
+    def searchable(self) -> bool:
+        return self.part.searchable
 
     def take(self, index: Tensor) -> Self:
         return type(self)(self.part.take(index), severity=self.severity)

@@ -65,6 +65,11 @@ class Overseer(ABC):
         """Whether the margin is computed in torch operations, so that attacks can follow its gradient. False: by value alone."""
         return True
 
+    @property
+    def searchable(self) -> bool:
+        """Whether it may call a new input a failure. False: only what it was shown before, so that searching is in vain."""
+        return True
+
     def take(self, index: Tensor) -> Self:
         """The judges of the sets at `index`."""
         return take(self, index)

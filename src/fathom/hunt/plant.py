@@ -218,6 +218,10 @@ class Elsewhere(Overseer):
     def differentiable(self) -> bool:
         return self.inner.differentiable
 
+    @property
+    def searchable(self) -> bool:
+        return self.inner.searchable
+
     def judgement(self, index: int, y: Tensor) -> str:
         return self.inner.judgement(index, y)
 

@@ -16,9 +16,6 @@ from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.overseers.agreement import agreements
 from fathom.overseers.judgements import Judgement, Opinion, settled
 
-MOST_KEPT = 64
-"""Points without a judgement are kept, at most, of those that were asked about."""
-
 
 @final
 @dataclass(frozen=True, eq=False)
@@ -27,8 +24,8 @@ class Person(Overseer):
 
     Every judge has one vote, and a tie is a failure; see `overseers.judgements.settled`. A judgement is about exactly the numbers
     that were shown: any other input, however near, is not judged, so nothing can be proved of people's word, and there is no
-    gradient to follow. It can only be evaluated, and a search finds what people have judged and nothing else. What it was asked
-    in vain it counts, and keeps some of, to be put to people: see `asked`, and `fathom.questions`.
+    gradient to follow. It can only be evaluated, and no search would find anything: what people have called failures is looked
+    at, and what else they should look at `fathom.questions` puts to them.
 
     Make it by `Person.of`.
     """
@@ -66,6 +63,10 @@ class Person(Overseer):
     def differentiable(self) -> bool:
         return False
 
+    @property
+    def searchable(self) -> bool:
+        return False
+
     def margin(self, x: Tensor, y: Tensor) -> Tensor:
         """In float64."""
         said = self.memory.recall(x, y)
@@ -101,17 +102,9 @@ class Person(Overseer):
         x, y, opinions = zip(*points, strict=True)
         return torch.stack(x), torch.stack(y), torch.tensor([_margin(one) for one in opinions], dtype=torch.float64)
 
-    def asked(self) -> tuple[Tensor, Tensor]:
-        """Inputs [k, d] and outputs [k, m] that it was asked about and nobody has judged: the first `MOST_KEPT` of them."""
-        waiting = list(self.memory.waiting.values())
-        if not waiting:
-            return torch.zeros(0, 0), torch.zeros(0, 0)
-        x, y = zip(*waiting, strict=True)
-        return torch.stack(x), torch.stack(y)
-
 
 class Memory:
-    """What is known of (x, y), by their exact numbers; and, as it is asked, what is not. Shared by all parts of one overseer."""
+    """What is known of (x, y), by their exact numbers. Shared by all parts of one overseer."""
 
     def __init__(self, judgements: Sequence[Judgement]) -> None:
         words: dict[bytes, list[tuple[str, Opinion]]] = {}
@@ -123,18 +116,11 @@ class Memory:
             points[key] = x, y
         self.known = {key: (*points[key], settled(said)) for key, said in words.items()}
         self.agreement = tuple(one.sentence() for one in agreements(judgements))
-        self.waiting: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def recall(self, x: Tensor, y: Tensor) -> list[Opinion | None]:
         """What people said of x [n, d] and y [n, m]; None where they said nothing."""
-        said: list[Opinion | None] = []
-        x, y = x.detach().to(torch.float64), y.detach().to(torch.float64)
-        for i, key in enumerate(_keys(x, y)):
-            found = self.known.get(key)
-            said.append(None if found is None else found[2])
-            if found is None and len(self.waiting) < MOST_KEPT:
-                self.waiting.setdefault(key, (x[i].clone(), y[i].clone()))
-        return said
+        found = (self.known.get(key) for key in _keys(x.detach().to(torch.float64), y.detach().to(torch.float64)))
+        return [None if known is None else known[2] for known in found]
 
 
 def _keys(x: Tensor, y: Tensor) -> Iterable[bytes]:
