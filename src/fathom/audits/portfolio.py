@@ -41,12 +41,12 @@ class Portfolio(Solver):
 
     Requires: anything that can be run; without a network only values are searched, and nothing is proved.
     Returns: a bracket for every set. Sets of a case that is broken elsewhere are left as they are.
-    Method: hints are replayed, and no attack follows for judges who only know what they were shown; a short attack on all sets, and
-        another where they hold choices; what broke some tried on the others; bounds; a long attack on those that stand, from
-        the best of the points tried and from where relaxations are least, or several beside branch and bound; branch and bound
-        on groups of what is left, the least lower bound first, each group with its share of the time that remains; an attack
-        from the worst leaves that are open then; last, how bad the broken cases get. Where halving boxes is cheap, branch and
-        bound comes before the bounds, and the long attack works beside it.
+    Method: hints are replayed, and no attack follows for judges who only know what they were shown; a short attack on all sets,
+        and another where they hold choices; what broke some tried on the others; bounds; a long attack on those that stand,
+        from the best of the points tried and from where relaxations are least, or several beside branch and bound; branch and
+        bound on groups of what is left, the least lower bound first, each group with its share of the time that remains; an
+        attack from the worst leaves that are open then; last, how bad the broken cases get. Where halving boxes is cheap,
+        branch and bound comes before the bounds, and the long attack works beside it.
     Sound? complete?: as its parts: sound under `real`; complete up to rounding, given time.
     """
 
