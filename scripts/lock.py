@@ -14,6 +14,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+APART = {"peers"}  # extras that have an environment of their own
 FROM_TORCH = re.compile(r"^(nvidia|cuda|triton)\b")
 
 
@@ -41,7 +42,8 @@ def main() -> None:
     parser.add_argument("pins", nargs="*", help="releases to hold to, such as torch==2.13.0")
     held = parser.parse_args().pins
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    extras = [line for group in declared["project"]["optional-dependencies"].values() for line in group]
+    groups = declared["project"]["optional-dependencies"].items()
+    extras = [line for name, group in groups if name not in APART for line in group]
     core = resolve([*declared["project"]["dependencies"], *held])
     # setuptools builds the package itself, without a second download.
     held = [f"{name}=={version}" for name, version in core.items()]
