@@ -25,7 +25,9 @@ from fathom.hunt.shrink import shrink
 from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
+from fathom.prove.branch import BranchAndBound
 from fathom.regions.box import BoxRegion
+from fathom.regions.l0 import L0Ball
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
@@ -213,6 +215,40 @@ def test_out_of_time_both_ends_are_still_true() -> None:
     family, _ = half_spaces(LinfBall)
     found = minimum_radius(family, torch.full((5,), 3.0, dtype=torch.float64), QUICK, Crown(), Budget(seconds=0.0))
     assert (found.lower == -1).all() and found.upper.isinf().all() and len(found.take(torch.tensor([1, 2])).lower) == 2
+
+
+def test_whole_radii_end_beside_one_another() -> None:
+    """Failing takes the sum of the inputs over 2.5, each at most 1: three changed inputs, from none."""
+    x = torch.zeros(2, 8)
+
+    def family(count: Tensor) -> Problem:
+        return linear([[1.0] * 8], L0Ball.around(x, count.long(), (0, 1)), at_least(2.5, 2))
+
+    most = torch.tensor([8.0, 2.0], dtype=torch.float64)
+    found = minimum_radius(family, most, QUICK, Crown(), Budget(), whole=True)
+    assert found.lower.tolist() == [2, 2] and found.upper.tolist() == [3, torch.inf]
+
+
+def test_each_bound_goes_on_from_where_the_one_before_it_ended() -> None:
+    """A backward pass proves less than branch and bound."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 1))
+    for layer in net[::2]:
+        nn.init.normal_(layer.weight)
+        nn.init.normal_(layer.bias)
+    captured = capture_module(net, (2,), live=False)
+    least = captured.program(torch.zeros(1, 2)).item() - 4.0
+
+    def family(radius: Tensor) -> Problem:
+        ball = LinfBall.around(torch.zeros(1, 2), radius)
+        return Problem.make(captured.program, captured.network, ball, LinearRules.make([[1.0]], [-least]))
+
+    most = torch.tensor([3.0], dtype=torch.float64)
+    quick = minimum_radius(family, most, QUICK, Crown(), Budget())
+    whole = minimum_radius(family, most, QUICK, [Crown(), BranchAndBound()], Budget(seconds=60))
+    assert quick.upper.isfinite().all() and quick.lower < 0.9 * quick.upper
+    assert quick.lower <= whole.lower < whole.upper <= quick.upper
+    assert whole.lower >= 0.97 * whole.upper
 
 
 @pytest.mark.parametrize("most", [torch.zeros(5), torch.ones(4), torch.full((5,), torch.nan)])

@@ -33,8 +33,8 @@ def as_seen(result: AuditResult, region: Transformed, program: Program) -> Audit
     Whoever runs the program alone on such a picture gets the output that was judged.
     """
     assert isinstance(program, TransformedProgram)
-    found, applied = _seen(result.answers.found, region, program)
-    simplest = None if result.simplest is None else _seen(result.simplest, region, program)
+    found, applied = seen(result.answers.found, region, program)
+    simplest = None if result.simplest is None else seen(result.simplest, region, program)
     return replace(
         result,
         x=region.pictures(result.x),
@@ -46,7 +46,9 @@ def as_seen(result: AuditResult, region: Transformed, program: Program) -> Audit
     )
 
 
-def _seen(found: Witnesses, region: Transformed, program: TransformedProgram) -> tuple[Witnesses, tuple[Applied | None, ...]]:
+def seen(found: Witnesses, region: Transformed, program: Program) -> tuple[Witnesses, tuple[Applied | None, ...]]:
+    """Inputs of a transformed program as the pictures that the program itself is given, and what was done to each."""
+    assert isinstance(program, TransformedProgram)
     known = found.known.nonzero()[:, 0]
     x = found.x[known]
     pictures = torch.full((len(found.x), region.pixels), torch.nan, dtype=found.x.dtype)

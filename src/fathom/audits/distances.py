@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +12,9 @@ from torch import Tensor
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import has_gradient
 from fathom.attacks.values import Values
+from fathom.audits.applied import Applied, seen
 from fathom.audits.engine import versions
+from fathom.audits.families import Family, family
 from fathom.audits.interrupt import interruptible
 from fathom.audits.numbers import at_least, at_most
 from fathom.bounds.alpha import AlphaCrown
@@ -22,7 +23,11 @@ from fathom.core.budget import Budget
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
+from fathom.core.solver import Solver
 from fathom.hunt.radius import Radii, minimum_radius
+from fathom.prove.branch import BranchAndBound
+from fathom.transforms.program import in_front
+from fathom.transforms.region import Transformed
 
 FORMAT = "fathom-radius/1"
 FEW = 20  # cases listed one by one
@@ -35,8 +40,9 @@ class Distances:
     title: str
     region: str  # the sets of the greatest radius asked about, in words
     overseer: str
-    most: float
+    family: Family  # what the radius is, and the greatest asked about
     radii: Radii
+    applied: tuple[Applied | None, ...]  # [n] what was done to the picture of each failure; empty where nothing transforms
     seconds: float
     program: str  # digest of what runs
     seed: int
@@ -45,50 +51,78 @@ class Distances:
 
     def lines(self) -> list[str]:
         """What was found out, for people; of many cases those that fail soonest."""
-        low, high = self.radii.lower, self.radii.upper
+        high = self.radii.upper
         wrong, found = high == 0, high.isfinite()
         order = torch.argsort(torch.where(found, high, torch.inf), stable=True)
-        shown = order[:FEW].tolist()
         counts = f"{len(high)} cases: {int(wrong.sum())} fail as they are, {int((found & ~wrong).sum())} when they are moved"
         return [
             f"{self.title}, {self.region}, {self.overseer}",
-            f"{counts}, and in {int((~found).sum())} nothing was found up to {self.most:g}",
+            f"{counts}, and in {int((~found).sum())} nothing was found{self._up_to_most()}",
             *([self._middle()] if len(high) else []),
-            *(f"case {i}: {_words(low[i].item(), high[i].item(), self.most)}" for i in shown),
+            *(f"case {i}: {self._case_words(i)}" for i in order[:FEW].tolist()),
             *([f"and {len(high) - FEW} more; --json has all"] if len(high) > FEW else []),
         ]
+
+    def _up_to_most(self) -> str:
+        """ "", if the greatest radius differs from case to case."""
+        most = self.family.most
+        return f" up to {self._say(f'{most[0].item():g}')}" if len(most) and bool((most == most[0]).all()) else ""
+
+    def _say(self, number: str) -> str:
+        return self.family.words.format(number)
 
     def _middle(self) -> str:
         """The median of the least radii, between those of the brackets' ends."""
         low, high = (float(torch.quantile(end, 0.5, interpolation="lower")) for end in (self.radii.lower, self.radii.upper))
-        end = f"above 0 and not known up to {self.most:g}" if math.isinf(high) else f"at most {at_most(high)}"
+        end = f"above 0 and not known{self._up_to_most()}" if math.isinf(high) else f"at most {at_most(high)}"
         return f"the median of the least radii is {f'more than {at_least(low)} and ' if low >= 0 else ''}{end}"
+
+    def _case_words(self, i: int) -> str:
+        low, high, most = (t[i].item() for t in (self.radii.lower, self.radii.upper, self.family.most))
+        top = self._say(f"{most:g}")
+        proved = f"proved up to {top if low == most else self._say(at_least(low))}" if low >= 0 else "nothing proved"
+        if high == 0:
+            return "fails as it is"
+        if not math.isfinite(high):
+            return f"nothing found up to {top}, {proved}"
+        done = self.applied[i] if self.applied else None
+        return f"fails at {self._say(at_most(high))}{f' ({done.words})' if done else ''}, {proved}"
 
     def to_json(self) -> dict[str, Any]:
         """The bracket of every case: `proved`, the radius up to which no input fails (null: none), and `fails`, a radius at which
-        one does (null: none found), with that input, its output and its margin."""
+        one does (null: none found), with that input, its output and its margin. `most` is the greatest radius asked about."""
         radii = self.radii
         return {
             "format": FORMAT,
             "title": self.title,
             "region": self.region,
             "overseer": self.overseer,
-            "most": self.most,
+            "measure": self.family.measure,
+            "most": self.family.most.amax().item() if len(self.family.most) else None,
             "program": self.program,
             "seed": self.seed,
             "recipe": self.recipe,
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "versions": dict(versions()),
-            "cases": [_case(radii.take(torch.tensor([i]))) for i in range(len(radii.lower))],
+            "cases": [self._case(i) for i in range(len(radii.lower))],
         }
+
+    def _case(self, i: int) -> dict[str, Any]:
+        low, high, found = self.radii.lower[i].item(), self.radii.upper[i].item(), self.radii.found
+        failure: dict[str, Any] | None = None
+        if math.isfinite(high):
+            failure = {"x": found.x[i].tolist(), "y": found.y[i].tolist(), "margin": found.deployed[i].item()}
+            if self.applied and (done := self.applied[i]):
+                failure["applied"] = done.to_json()
+        bracket = {"proved": low if low >= 0 else None, "fails": high if failure else None}
+        return {**bracket, "failure": failure}
 
 
 def distances(
     captured: Captured,
-    region: Callable[[Tensor], Region],
+    region: Region,
     overseer: Overseer,
-    most: float,
     *,
     budget: Budget | None = None,
     tolerance: float = 0.02,
@@ -99,53 +133,44 @@ def distances(
     """Bracket the least radius at which each case of a captured model fails; Ctrl-C ends the search, never the answer.
 
     Args:
-        region: radii [n] to the region of n sets of those radii.
+        region: n sets of the greatest radius asked about: balls, or whatever else `audits.families` makes larger by one number.
         overseer: n judges.
-        most: the greatest radius asked about.
-        budget: of all of it; half of the seconds go to each side at most.
+        budget: of all of it, 60 seconds if not given; half of the seconds go to attacks at most, and what is left in equal shares
+            to bounds, and to branch and bound, which is left out where there is no limit of seconds.
         tolerance: the search for either end stops where two radii that came out differently are so close, relatively.
         seed: of what is drawn at random.
 
     Raises:
-        FathomError: the parts do not fit together, or `most` is not above 0.
+        FathomError: the parts do not fit together, or no such family has the region.
     """
-    budget = budget or Budget()
-    clock = budget.start()
-    cases = len(region(torch.zeros(())))
-    greatest = torch.full((cases,), float(most), dtype=torch.float64)
+    budget = budget or Budget(seconds=60.0)
+    clock, asked = budget.start(), family(region)
+    applied = in_front(region, captured) if isinstance(region, Transformed) else captured
 
-    def family(radius: Tensor) -> Problem:
-        return Problem.make(captured.program, captured.network, region(radius), overseer)
+    def at(radius: Tensor) -> Problem:
+        return Problem.make(applied.program, applied.network, asked.region(radius), overseer)
 
-    problem = family(greatest)
+    problem = at(asked.most)
     attack = Gradient(seed=seed) if has_gradient(problem) else Values(seed=seed)
-    bound = AlphaCrown(inner_steps=3) if problem.provable else None
+    bounds: tuple[Solver, ...] = (AlphaCrown(inner_steps=3),) if problem.provable else ()
+    if bounds and budget.seconds is not None:
+        bounds = (*bounds, BranchAndBound())
     with interruptible(budget.stop):
-        radii = minimum_radius(family, greatest, attack, bound, budget, tolerance)
+        radii = minimum_radius(at, asked.most, attack, bounds, budget, tolerance, whole=asked.whole)
+    done: tuple[Applied | None, ...] = ()
+    if isinstance(region, Transformed):
+        found, done = seen(radii.found, region, applied.program)
+        radii = replace(radii, found=found)
     return Distances(
         title=title,
-        region=str(problem.written),
+        region=str(region),
         overseer=str(overseer),
-        most=float(most),
+        family=asked,
         radii=radii,
+        applied=done,
         seconds=clock.elapsed,
         program=captured.program.digest,
         seed=seed,
         interrupted=budget.stop.is_set(),
         recipe=recipe,
     )
-
-
-def _words(low: float, high: float, most: float) -> str:
-    proved = f"proved up to {f'{most:g}' if low == most else at_least(low)}" if low >= 0 else "nothing proved"
-    if high == 0:
-        return "fails as it is"
-    return f"fails at {at_most(high)}, {proved}" if math.isfinite(high) else f"nothing found up to {most:g}, {proved}"
-
-
-def _case(radii: Radii) -> dict[str, Any]:
-    low, high, found = radii.lower.item(), radii.upper.item(), radii.found
-    failure = None
-    if math.isfinite(high):
-        failure = {"x": found.x[0].tolist(), "y": found.y[0].tolist(), "margin": found.deployed.item()}
-    return {"proved": low if low >= 0 else None, "fails": high if failure else None, "failure": failure}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -54,12 +52,6 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
         assert ends is not None
         return _tabular(settings, data, ends)
     return _image_region(settings, data, ends)
-
-
-def balls(settings: RegionSettings, data: Data) -> Callable[[Tensor], Region]:
-    """Radii [n] to balls of those radii round the samples, in the norm and the range of the settings."""
-    ends = _ends(settings, data.flat.shape[1])
-    return lambda radius: BALLS[settings.kind].around(data.flat, radius, clip=ends)
 
 
 def _ends(settings: RegionSettings, size: int) -> Ends | None:

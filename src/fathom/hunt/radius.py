@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fathom.core.answer import Witnesses
+from fathom.core.answer import Answers, ContradictionError, Witnesses
 from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
@@ -19,6 +19,8 @@ Family = Callable[[Tensor], Problem]
 
 LEAST = 1e-6
 """Of the greatest radius: below it none is tried but 0."""
+SLICE = 1 / 3
+"""Of the seconds left: what one radius is given. Where a proof is out of reach, branch and bound would use up all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,14 @@ class Radii:
 
 
 def minimum_radius(
-    family: Family, most: Tensor, attack: Solver, bound: Solver | None, budget: Budget, tolerance: float = 0.02
+    family: Family,
+    most: Tensor,
+    attack: Solver,
+    bounds: Solver | Sequence[Solver] | None,
+    budget: Budget,
+    tolerance: float = 0.02,
+    *,
+    whole: bool = False,
 ) -> Radii:
     """Bracket the least radius at which each set of a family holds a failure.
 
@@ -42,9 +51,11 @@ def minimum_radius(
         family: the problems by radius; see `Family`. Any norm, and any budget that one number scales.
         most: [n] float64 the greatest radius asked about, > 0.
         attack: what looks for failures.
-        bound: what proves that there are none; None: nothing is proved.
-        budget: of all of it; half of the seconds go to each side at most.
+        bounds: what proves that there are none, the quickest first: each goes on from where the one before it has ended. None:
+            nothing is proved.
+        budget: of all of it; half of the seconds go to the attack at most, and what is left to the bounds, in equal shares.
         tolerance: the search for either end stops where two radii that came out differently are so close, relatively.
+        whole: radii are whole numbers, such as counts of inputs.
 
     Returns:
         For every set the bracket. Attacks and bounds fail at radii between its ends.
@@ -58,62 +69,76 @@ def minimum_radius(
     problem = family(torch.zeros_like(most))
     if most.shape != (len(problem),) or not bool((most > 0).all()):
         raise FathomError(f"expected a radius > 0 for each of {len(problem)} sets, got {most.tolist()[:10]}")
-    half = budget.part(seconds=None if budget.seconds is None else budget.seconds / 2)
-    upper, found = _attacked(family, most, attack, half, tolerance)
-    if bound is None:
-        return Radii(torch.full_like(upper, -1.0), upper, found)
-    return Radii(_proved(family, most, upper, bound, half, tolerance), upper, found)
-
-
-def _attacked(family: Family, most: Tensor, attack: Solver, budget: Budget, tolerance: float) -> tuple[Tensor, Witnesses]:
-    """The least radii [n] at which the attack finds failures, and these; +inf where it does not even at `most`."""
-    clock, problem = budget.start(), family(most)
-    silent = torch.full_like(most, -1.0)  # the greatest radius at which nothing was found
-    upper = torch.full_like(most, torch.inf)
-    outputs = sum(port.size for port in problem.program.outputs)
-    found = Witnesses.none(len(most), problem.deployed.size, outputs, problem.program.dtype)
-    for radius in _radii(most, silent, upper, clock, tolerance):
-        sets = radius.isfinite().nonzero()[:, 0]
-        points = torch.where(found.broken[:, None], found.x, torch.nan)[sets, None]
-        asked = family(radius.where(radius.isfinite(), 0)).take(sets)
-        answers = attack.solve(asked, _rest(budget, clock), Hints(points=points))
-        hit = answers.broken
-        rows = {name: getattr(found, name).index_copy(0, sets[hit], getattr(answers.found, name)[hit]) for name in vars(found)}
-        found = Witnesses(**rows)
-        upper[sets[hit]] = radius[sets[hit]]
-        silent[sets[~hit]] = radius[sets[~hit]]
-    return upper, found
-
-
-def _proved(family: Family, most: Tensor, upper: Tensor, bound: Solver, budget: Budget, tolerance: float) -> Tensor:
-    """The greatest radii [n] at which the bound proves that nothing fails; -1 for none."""
+    search = _Search(family, most, tolerance, whole=whole)
     clock = budget.start()
-    lower = torch.full_like(most, -1.0)
-    open_at = torch.where(upper.isfinite(), upper, torch.inf)  # the least radius that is not proved
-    for radius in _radii(torch.where(upper.isfinite(), upper, most), lower, open_at, clock, tolerance):
+    search.attack(attack, _part(budget, clock, 1 / 2))
+    solvers = [] if bounds is None else [bounds] if isinstance(bounds, Solver) else list(bounds)
+    for k, bound in enumerate(solvers):
+        search.prove(bound, _part(budget, clock, 1 / (len(solvers) - k)))
+    return search.known
+
+
+class _Search:
+    """What is known of n sets, and the bisection that adds to it."""
+
+    def __init__(self, family: Family, most: Tensor, tolerance: float, *, whole: bool) -> None:
+        problem = family(most)
+        outputs = sum(port.size for port in problem.program.outputs)
+        found = Witnesses.none(len(most), problem.deployed.size, outputs, problem.program.dtype)
+        self.family, self.most, self.tolerance, self.whole = family, most, tolerance, whole
+        self.known = Radii(torch.full_like(most, -1.0), torch.full_like(most, torch.inf), found)
+
+    def attack(self, attack: Solver, budget: Budget) -> None:
+        """Brings the upper ends down."""
+        clock, silent = budget.start(), torch.full_like(self.most, -1.0)  # the greatest radius at which nothing was found
+        while clock.over() is None and (radius := self._next(silent, self.known.upper, self.most)) is not None:
+            found = self.known.found
+            points = torch.where(found.broken[:, None], found.x, torch.nan)[:, None]
+            sets, answers = self._ask(radius, attack, _part(budget, clock, 1.0), points)
+            silent[sets[~answers.broken]] = radius[sets[~answers.broken]]
+            self._note(sets, radius[sets], answers)
+
+    def prove(self, bound: Solver, budget: Budget) -> None:
+        """Brings the lower ends up; failures that a proof comes upon bring the upper ends down."""
+        clock, open_at = budget.start(), self.known.upper.clone()  # the least radius that is not proved
+        greatest = torch.where(open_at.isfinite(), open_at, self.most)
+        while clock.over() is None and (radius := self._next(self.known.lower, open_at, greatest)) is not None:
+            sets, answers = self._ask(radius, bound, _part(budget, clock, SLICE))
+            open_at[sets[~answers.proved]] = radius[sets[~answers.proved]]
+            self._note(sets, radius[sets], answers)
+
+    def _ask(self, radius: Tensor, solver: Solver, budget: Budget, points: Tensor | None = None) -> tuple[Tensor, Answers]:
+        """The sets [k] that have a radius, and what a solver says of them."""
         sets = radius.isfinite().nonzero()[:, 0]
-        answers = bound.solve(family(radius.where(radius.isfinite(), 0)).take(sets), _rest(budget, clock))
-        held = answers.proved
-        lower[sets[held]] = radius[sets[held]]
-        open_at[sets[~held]] = radius[sets[~held]]
-    return lower
+        hints = Hints() if points is None else Hints(points=points[sets])
+        return sets, solver.solve(self.family(radius.where(radius.isfinite(), 0)).take(sets), budget, hints)
 
+    def _note(self, sets: Tensor, radius: Tensor, answers: Answers) -> None:
+        """What answers about the sets at radii [k] add to what is known."""
+        lower, upper, found = self.known.lower.clone(), self.known.upper.clone(), self.known.found
+        held, hit = answers.proved & (radius > lower[sets]), answers.broken & (radius < upper[sets])
+        lower[sets[held]], upper[sets[hit]] = radius[held], radius[hit]
+        rows = {name: getattr(found, name).index_copy(0, sets[hit], getattr(answers.found, name)[hit]) for name in vars(found)}
+        if bool((lower >= upper).any()):
+            raise ContradictionError("a radius is proved up to which an input is known that fails")
+        self.known = Radii(lower, upper, Witnesses(**rows))
 
-def _radii(most: Tensor, low: Tensor, high: Tensor, clock: Clock, tolerance: float) -> Iterator[Tensor]:
-    """Radii [n] to try next, NaN for sets that are done; `low` and `high` [n] change as the caller learns.
+    def _next(self, low: Tensor, high: Tensor, most: Tensor) -> Tensor | None:
+        """Radii [n] to try next between two ends, NaN for sets that are done; None if all are.
 
-    First `most` where `high` is not known, then 0, then between.
-    """
-    while clock.over() is None:
+        First `most` where `high` is not known, then 0, then between.
+        """
         unknown, bare = high.isinf() & (low < most), low < 0
         start = LEAST * most
         middle = torch.where(low > start, (low * high).sqrt(), torch.where(high > 4 * start, (start * high).sqrt(), high / 2))
-        wide = (high.isfinite()) & (high > start) & (high > (1 + tolerance) * low) & ~bare
-        radius = torch.where(unknown, most, torch.where(bare & (high > 0), 0.0, torch.where(wide, middle, torch.nan)))
-        if not bool(radius.isfinite().any()):
-            return
-        yield radius
+        wide = high.isfinite() & (high > start) & (high > (1 + self.tolerance) * low)
+        if self.whole:
+            middle = torch.maximum(middle.floor(), low + 1)
+            wide = high.isfinite() & (high > low + 1)
+        radius = torch.where(unknown, most, torch.where(bare & (high > 0), 0.0, torch.where(wide & ~bare, middle, torch.nan)))
+        return radius if bool(radius.isfinite().any()) else None
 
 
-def _rest(budget: Budget, clock: Clock) -> Budget:
-    return replace(budget, seconds=None if budget.seconds is None else max(clock.remaining, 0.0))
+def _part(budget: Budget, clock: Clock, share: float) -> Budget:
+    """A share of the seconds that are left."""
+    return replace(budget, seconds=None if budget.seconds is None else share * max(clock.remaining, 0.0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -14,7 +14,7 @@ from fathom.core.box import Box
 from fathom.core.errors import FathomError
 from fathom.core.network import Network
 from fathom.core.region import Projectable, Region
-from fathom.regions.box import BoxRegion
+from fathom.regions.box import BoxRegion, clamp
 from fathom.transforms.canvas import Shape
 from fathom.transforms.generator import draw
 from fathom.transforms.transformation import Transformation
@@ -67,6 +67,13 @@ class Transformed(Projectable):
         made = Transformed(inside, tuple(chain), shape, float(radius), ends)
         made.generator()  # refuses what cannot be drawn
         return made
+
+    def shrunk(self, share: Tensor) -> Transformed:
+        """The same sets with a share [n], in [0, 1], of all ranges and of the noise, from where least is changed."""
+        box, far = self.inside.box(), share[:, None]
+        still = clamp(self.centres(), box)
+        ends = (torch.where(far < 1, still + far * (end - still), end) for end in (box.lower, box.upper))
+        return replace(self, inside=BoxRegion(*ends))
 
     def __str__(self) -> str:
         words = ", then ".join(str(step) for step in self.chain)

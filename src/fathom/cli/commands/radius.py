@@ -14,8 +14,12 @@ EPILOG = """[bold]Examples[/bold]
 
   fathom radius model.onnx data.npz --linf 0.3 --range 0 1
   fathom radius model.onnx data.npz --l2 2 --range 0 1 --limit 50 --seconds 300 --json
+  fathom radius audit.toml
 
-The radius given is the greatest that is asked about. The answer is a bracket for every case: up to its lower end it is proved \
+In an audit.toml the region may also be of the kind wasserstein, l0 (how many inputs may change), tabular (its budget) or \
+transformation (the share of all its ranges).
+
+The number given is the greatest that is asked about. The answer is a bracket for every case: up to its lower end it is proved \
 that no input fails, and at its upper end one is known that does. Ctrl-C prints what is known so far.
 """
 
@@ -43,10 +47,6 @@ def radius(
     region = asking.region(linf=linf, l2=l2, l1=l1, span=span)
     given = asking.tables(data, limit, seconds=seconds, seed=seed, region=region)
     settings = asking.settings_of("radius", model, given)
-    most = settings.region.radius
-    if settings.region.kind not in ("linf", "l2", "l1") or not most:
-        got = f"the kind {settings.region.kind}" if most is None else f"{most:g}"
-        raise FathomError(f"expected a ball with a radius above 0 (linf, l2 or l1), the greatest asked about, got {got}")
     if settings.arithmetic != "real":
         raise FathomError(f"expected real arithmetic for radii, got {settings.arithmetic}; leave it out of the file")
     parts = asking.prepare(settings, anyway=anyway)
@@ -54,13 +54,11 @@ def radius(
 
     with working("searching for failures, then proving"):
         from fathom.audits.distances import distances
-        from fathom.audits.threats import balls
         from fathom.core.budget import Budget
 
-        assert parts.data is not None
         total = settings.budget.total_seconds
         answer = distances(
-            parts.captured, balls(settings.region, parts.data), parts.overseer, most,
+            parts.captured, parts.region, parts.overseer,
             budget=Budget(seconds=60.0 if total is None else total), tolerance=tolerance, seed=settings.seed,
             title=asking.title(model), recipe=asking.recipe(),
         )  # fmt: skip
