@@ -11,13 +11,18 @@ from torch import nn
 import fathom
 from fathom.capture.captured import Captured
 from fathom.capture.torch_module import capture_module
+from fathom.core.answer import REASONS, Reason
 from fathom.core.budget import Budget
 from fathom.core.composed import all_of, any_of
 from fathom.core.overseer import Overseer
+from fathom.core.problem import Problem
+from fathom.core.spec import Spec
 from fathom.overseers.confident import Confident
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.plausible import Plausible
+from fathom.overseers.reference import OtherDecision
 from fathom.overseers.top_k import TopK
+from fathom.prove.branch import BranchAndBound
 from tests.contracts.test_overseers import KINDS, judge
 
 N, CLASSES = 6, 4
@@ -79,3 +84,46 @@ def test_no_failure_is_left_where_there_is_a_proof(name: str) -> None:
 def outputs(model: Captured, x: torch.Tensor) -> torch.Tensor:
     """The network's outputs in float64, which are within rounding of the program's, without one call a sample."""
     return model.network.freeze(torch.float64)(x.double())
+
+
+def test_features_that_tie_meet_a_relation_however_the_output_is_rounded() -> None:
+    """x0 <= x1 of whole numbers holds at [1, 1], which is read wrongly; the margin's other rows are known only nearly."""
+    layer = nn.Linear(2, 2)
+    layer.weight.data, layer.bias.data = torch.tensor([[0.1, 0.0], [0.0, 0.3]]), torch.tensor([-1.0, 1.0])
+    judge = Misclassification(torch.tensor([0]), 2) & Plausible.make([[1.0, -1.0]], [0.0])
+    x = torch.tensor([[2.0, 1.0]])
+    region = fathom.regions.Tabular.around(x, (0, 3), step=[1, 1], most=[1, 0.0])
+    result = fathom.audit(layer.eval(), region, judge, clean=x, budget=Budget(seconds=20), planted=0)
+    assert result.counts.broken == 1
+    assert result.answers.found.x[0].tolist() == [1.0, 1.0]
+
+
+def test_a_hundred_pairs_of_decisions_are_bounded_without_a_value_for_every_pair_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,620 rows a set: their minimisers, put before all rows of all sets, were 13 GiB."""
+    seen: list[int] = []
+    values = Spec.values
+
+    def counted(spec: Spec, y: torch.Tensor) -> torch.Tensor:
+        seen.append(len(y) * spec.rows.shape[1])
+        return values(spec, y)
+
+    monkeypatch.setattr(Spec, "values", counted)
+    torch.manual_seed(0)
+    fast, slow = (nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 10)).eval() for _ in range(2))
+    slow.load_state_dict(fast.state_dict())
+    with torch.no_grad():
+        slow[0].weight.add_(0.01 * torch.randn(16, 8))
+    x = torch.rand(40, 8)
+    judge_ = OtherDecision.make(capture_module(slow, (8,), live=False), sets=40)
+    result = fathom.audit(fast, fathom.regions.LinfBall.around(x, 0.01), judge_, budget=Budget(seconds=60), planted=0)
+    assert result.counts.proved > 20 and result.counts.unknown == 0
+    assert max(seen) <= 1 << 25
+
+
+def test_more_rules_than_a_search_can_hold_are_said_to_be_the_reason() -> None:
+    captured = capture_module(nn.Linear(4, 80), (4,), live=False)
+    x = torch.rand(1, 4)
+    region = fathom.regions.LinfBall.around(x, 9.0)
+    problem = Problem.make(captured.program, captured.network, region, Confident(captured.program(x).argmax(1), 80, 0.9))
+    answers = BranchAndBound().solve(problem, Budget())
+    assert REASONS[int(answers.reason[0])] is Reason.RULES and not answers.decided.any()

@@ -10,7 +10,7 @@ from fathom.bounds.backward import Reach
 from fathom.bounds.batches import Bound, solve_in_batches
 from fathom.bounds.inside import initial_choices, optimised
 from fathom.bounds.intermediate import tighten
-from fathom.bounds.margins import bound_margins
+from fathom.bounds.margins import bound_margins, each_row, promising
 from fathom.bounds.sharpen import sharpen
 from fathom.core.answer import Answers
 from fathom.core.ascent import Ascent
@@ -48,17 +48,25 @@ class AlphaCrown(Solver):
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
         assert problem.spec is not None
         boxes, reach = self._inside(network, problem, clock)
-        first = bound_margins(network, problem.region, problem.spec, boxes, reach, keep=True)
+        each, place = each_row(problem.spec)
+        first = bound_margins(network, problem.region, each, boxes, reach, keep=True)
         choices = initial_choices(network, boxes, first.bound.met)
         rows, minimisers = first.rows.detach(), first.minimisers.detach()
         ascent = Ascent([(choice, self.rate, 0.0, 1.0) for choice in choices.values()])
-        while choices and ascent.time < self.steps and clock.over() is None and bool((problem.spec.combine(rows) <= 0).any()):
-            now = bound_margins(network, problem.region, problem.spec, boxes, reach, choices)
+        while (
+            choices
+            and ascent.time < self.steps
+            and clock.over() is None
+            and bool((problem.spec.combine(rows.gather(1, place)) <= 0).any())
+        ):
+            now = bound_margins(network, problem.region, each, boxes, reach, choices)
             better = now.rows.detach() > rows
             rows = torch.where(better, now.rows.detach(), rows)
             minimisers = torch.where(better.unsqueeze(2), now.minimisers.detach(), minimisers)
             ascent.step(now.rows.sum())
-        return Bound(problem.spec.combine(rows), minimisers, backward=torch.full((len(problem),), 2 + ascent.time))
+        rows = rows.gather(1, place)
+        points = promising(problem.spec, rows, minimisers, place)
+        return Bound(problem.spec.combine(rows), points, backward=torch.full((len(problem),), 2 + ascent.time))
 
     def _inside(self, network: Network, problem: Problem, clock: Clock) -> tuple[list[Box], Reach]:
         memory = clock.budget.memory // 4

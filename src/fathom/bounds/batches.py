@@ -21,6 +21,7 @@ from fathom.core.solver import Hints, Observer
 from fathom.core.value import map_tensors
 
 KEPT = 3  # minimisers of a set that are handed on, to start attacks from
+VALUES_AT_ONCE = 1 << 24  # of rows at candidates
 ROWS_AT_ONCE = 512  # of the widest node: how many rows a set may need in one pass before its pass is cut up anyway
 
 
@@ -54,7 +55,7 @@ def solve_in_batches(
     todo = torch.arange(len(problem))
     if hints.answers is not None and budget.goal is Goal.DECIDE:
         todo = todo[~hints.answers.decided]
-    size = batch_size(network, budget.memory)
+    size = batch_size(network, budget.memory, problem.spec.rows.shape[1])
     starts = torch.full((len(problem), KEPT, problem.region.size), torch.nan, dtype=problem.program.dtype)
     while len(todo):
         stop = clock.over()
@@ -100,12 +101,14 @@ def _best(problem: Problem, network: Network, candidates: Tensor) -> Tensor:
     assert problem.spec is not None
     n, k, d = candidates.shape
     own = torch.arange(n).repeat_interleave(k)
-    margins = problem.spec.take(own).margin(network(candidates.detach().reshape(n * k, d))).reshape(n, k)
+    at_once = max(1, VALUES_AT_ONCE // problem.spec.rows.shape[1])
+    parts = zip(torch.split(own, at_once), torch.split(candidates.detach().reshape(n * k, d), at_once), strict=True)
+    margins = torch.cat([problem.spec.take(sets).margin(network(x)) for sets, x in parts]).reshape(n, k)
     order = margins.nan_to_num(nan=torch.inf).argsort(stable=True, dim=1)[:, :KEPT]
     return candidates.detach()[torch.arange(n)[:, None], order]
 
 
-def batch_size(network: Network, memory: int) -> int:
-    """How many sets to bound at once, so that a pass with `ROWS_AT_ONCE` rows fits."""
+def batch_size(network: Network, memory: int, rows: int = 1) -> int:
+    """How many sets to bound at once, so that a pass with so many rows fits, and one with `ROWS_AT_ONCE` of the inside."""
     widest = max(torch.Size(node.shape).numel() for node in network.nodes)
-    return max(1, min(4096, memory // (widest * min(ROWS_AT_ONCE, 2 * widest) * 8 * 6)))
+    return max(1, min(4096, memory // (widest * max(min(ROWS_AT_ONCE, 2 * widest), rows) * 8 * 6)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from fathom.bounds.batches import Bound, solve_in_batches
 from fathom.bounds.intermediate import never, tighten
-from fathom.bounds.margins import Margins, bound_margins
+from fathom.bounds.margins import Margins, bound_margins, each_row, promising
 from fathom.core.answer import Answers
 from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
@@ -35,8 +35,12 @@ class Crown(Solver):
         return solve_in_batches(problem, budget, hints, observe, self._bound, self.device)
 
     def _bound(self, problem: Problem, network: Network, clock: Clock) -> Bound:
-        margins = crown(problem, network, clock.budget.memory // 4, clock.late)
-        return Bound(margins.margin, margins.minimisers, backward=torch.full((len(problem),), 2))
+        assert problem.spec is not None
+        each, place = each_row(problem.spec)
+        margins = crown(replace(problem, spec=each), network, clock.budget.memory // 4, clock.late)
+        rows = margins.rows.gather(1, place)
+        points = promising(problem.spec, rows, margins.minimisers, place)
+        return Bound(problem.spec.combine(rows), points, backward=torch.full((len(problem),), 2))
 
 
 def crown(problem: Problem, network: Network, memory: int = 1 << 30, late: Callable[[], bool] = never) -> Margins:

@@ -47,6 +47,7 @@ class Reason(enum.Enum):
         "as far as bounds can tell, a function in the network may have no value somewhere, or float32 may overflow; ask for a "
         "smaller region"
     )
+    RULES = "the overseer comes to more rules than branch and bound can take; ask about fewer classes"
 
 
 REASONS = tuple(Reason)

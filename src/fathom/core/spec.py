@@ -93,6 +93,16 @@ class Spec:
         rows, offsets, clause, strict = (part[None] for part in parts)
         return Spec(rows, offsets, clause, strict, torch.zeros(1, dtype=torch.int64), self.blur[k][keep][None])
 
+    def distinct(self) -> tuple[Spec, Tensor]:
+        """Each row once, in one clause, and which [k, R] of those a row is: clauses of many pairs share most of theirs."""
+        parts = torch.cat([self.rows, self.offsets[..., None], self.blur[..., None], self.strict[..., None].double()], 2)
+        found = [torch.unique(part, dim=0, return_inverse=True) for part in parts]
+        most = max(len(rows) for rows, _ in found)
+        rows = torch.stack([torch.nn.functional.pad(rows, (0, 0, 0, most - len(rows))) for rows, _ in found])
+        clause = torch.tensor([[0] * len(rows) + [-1] * (most - len(rows)) for rows, _ in found])
+        offsets, blur, strict = rows[..., -3], rows[..., -2], rows[..., -1] > 0
+        return Spec(rows[..., :-3], offsets, clause, strict, self.of, blur), torch.stack([place for _, place in found])
+
     def values(self, y: Tensor) -> Tensor:
         """Row values [n, R] at outputs y [n, m], in the dtype of y; padding reads 0. Differentiable."""
         rows, offsets = self.rows.to(y.dtype), self.offsets.to(y.dtype)
@@ -134,8 +144,8 @@ class Spec:
     def enclose(self, y: Box) -> Box:
         """Boxes [n] that hold the real margin for every output in `y` [n, m]; rounding and `blur` included.
 
-        Where the arithmetic overflows, nothing is known: -inf to inf. An output known exactly is judged exactly: a rectifier's 0
-        has a margin of at most 0, and not of at most a little more.
+        Where the arithmetic overflows, nothing is known: -inf to inf. What reads only outputs known exactly is judged exactly: a
+        rectifier's 0 has a margin of at most 0, and not of at most a little more, and equal features meet "no greater than".
         """
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
         middle, radius = y.middle[:, None], y.radius[:, None]
@@ -145,12 +155,19 @@ class Spec:
         reach = up(spread + blur + gamma(rows.shape[-1] + 4, centre.dtype) * size)
         lower, upper = down(centre - reach), up(centre + reach)
         lower, upper = torch.where(lower.isnan(), -torch.inf, lower), torch.where(upper.isnan(), torch.inf, upper)
-        lower, upper = self.combine(lower), self.combine(upper)
-        tied = ((y.lower == y.upper).all(1) & (lower <= 0) & (upper > 0)).nonzero()[:, 0]
+        rows_upper, lower, upper = upper, self.combine(lower), self.combine(upper)
+        tied = ((lower <= 0) & (upper > 0)).nonzero()[:, 0]
         if len(tied):
-            fails = tied[self.take(tied).certain_margin(y.lower[tied].detach()) <= 0]
+            fails = tied[self.take(tied)._certain_upper(y.take(tied), rows_upper[tied]) <= 0]
             upper = upper.index_fill(0, fails, 0.0)
         return Box(lower, upper)
+
+    def _certain_upper(self, y: Box, upper: Tensor) -> Tensor:
+        """Margins [n] of whose sign none is too low for y [n, m], given upper ends of its rows [n, R]: rows that read only what
+        is known exactly are judged exactly."""
+        point = y.lower == y.upper
+        known = ((self.rows[self.of] == 0) | point[:, None]).all(-1)
+        return self.combine(torch.where(known, self._certain_values(torch.where(point, y.lower, 0.0).detach()), upper))
 
     def certain_margin(self, y: Tensor) -> Tensor:
         """Margins [n] of concrete outputs y [n, m] whose *sign* is exactly right; never <= 0 unless the catastrophe is certain.
@@ -158,7 +175,10 @@ class Spec:
         Row values are float64; one that its own rounding could turn round is evaluated again in rational arithmetic. Outputs that
         are not finite are taken as floating-point arithmetic takes them, and NaN makes no catastrophe.
         """
-        y = y.to(torch.float64)
+        return self.combine(self._certain_values(y.to(torch.float64)))
+
+    def _certain_values(self, y: Tensor) -> Tensor:
+        """Row values [n, R] at y [n, m] in float64, whose signs are exactly right; a real 0 is 0."""
         values = self.values(y)
         rows, offsets, blur = self.rows[self.of], self.offsets[self.of], self.blur[self.of]
         doubt = up(gamma(rows.shape[-1] + 4, y.dtype) * ((rows * y[:, None]).abs().sum(-1) + offsets.abs()) + blur)
@@ -169,4 +189,4 @@ class Spec:
             exact += Fraction(blur[i, r].item())
             size = float(min(max(abs(exact), Fraction(tiny(y.dtype))), Fraction(torch.finfo(y.dtype).max)))
             values[i, r] = 0.0 if exact == 0 else size if exact > 0 else -size
-        return self.combine(values)
+        return values

@@ -22,6 +22,9 @@ from fathom.prove.shallow_split import ShallowTree
 FEW_INPUTS = 16
 """Up to here halving inputs beats splitting neurons: every input then gets its turn within a few levels of the tree."""
 
+MOST_RULES = 1 << 12
+"""Rows of a spec, up to which a search holds multipliers of all of them for every leaf."""
+
 
 @dataclass(frozen=True)
 class BranchAndBound(Solver):
@@ -42,10 +45,12 @@ class BranchAndBound(Solver):
     record: Record | None = field(default=None, repr=False, compare=False)  # an empty one, to be filled for a certificate
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
-        if not problem.provable or not len(problem):
-            outputs = sum(port.size for port in problem.program.outputs)
-            none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+        outputs = sum(port.size for port in problem.program.outputs)
+        none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
+        if problem.spec is None or not problem.provable or not len(problem):
             return none.because(Reason.NOT_PROVABLE)
+        if problem.spec.rows.shape[1] > MOST_RULES:
+            return none.because(Reason.RULES)
         parts = None if problem.region.convex else problem.region.parts(MOST_PARTS)
         if parts is not None:
             return solve_parts(replace(self, record=None), problem, *parts, budget, hints, observe)

@@ -15,7 +15,7 @@ from fathom.bounds.affine import lean, lean_passes
 from fathom.bounds.backward import Reach
 from fathom.bounds.clipping import clip
 from fathom.bounds.intermediate import bends, never, tighten, unstable
-from fathom.bounds.margins import bound_margins
+from fathom.bounds.margins import MOST_POINTS, bound_margins, promising
 from fathom.core.box import Box
 from fathom.core.network import Network
 from fathom.core.problem import Problem
@@ -95,7 +95,9 @@ class InputTree:
             varying = int((box.lower < box.upper).any(0).sum())
             return {len(self.network.nodes) - 1: float(lean_passes(varying) + self.spec.rows.shape[1])}
         # Every unstable element sends two rows back; halves of the sets will have fewer of them, say half as many.
-        return {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
+        rows = {i: flat(unstable(boxes[i], kinks), 1).sum(1).max().item() for i, kinks in bends(self.network).items() if i}
+        asked = self.spec.rows.shape[1]
+        return rows if asked <= MOST_POINTS else rows | {len(self.network.nodes) - 1: float(asked)}
 
     def split(self, leaves: Boxes) -> tuple[Boxes, Boxes]:
         """Halves along each leaf's axis."""
@@ -125,7 +127,7 @@ class InputTree:
         boxes, reach = tighten(self.network, region, known, reach, self.memory, self.late, lean=self.lean)
         margins = bound_margins(self.network, region, spec, boxes, reach)
         if parent is None:
-            self.starts = margins.minimisers
+            self.starts = promising(spec, margins.rows, margins.minimisers)
         k = torch.arange(len(owner))
         row = decisive_row(spec, margins.rows)
         slope = margins.bound.a.abs().amax(1)
