@@ -25,6 +25,8 @@ from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
 from fathom.estimates.effort import Effort
+from fathom.overseers.plausible import Plausible
+from fathom.overseers.reference import OtherDecision, Reference
 from fathom.prove.branch import halves_nimbly
 from fathom.transforms.blur import Blur
 from fathom.transforms.brightness import Brightness
@@ -243,6 +245,83 @@ def test_problems_differ_where_their_transformations_do() -> None:
         assert isinstance(made.program, TransformedProgram)
         digests.add(Problem.make(made.program, made.network, region, fathom.Misclassification(labels(x), 3)).digests()[0])
     assert len(digests) == 5
+
+
+# What judges see
+
+
+def test_judges_of_inputs_see_the_picture_that_the_model_sees() -> None:
+    x, seen = pictures(2), []
+
+    def judge(given: Tensor, y: Tensor) -> Tensor:
+        seen.append(given)
+        return y[:, 0] * 0 + given.mean(1) - 0.1
+
+    region = Transformed.around(x, [Brightness((0.25, 0.25))], clip=(0, 1))
+    result = fathom.audit(small(), region, fathom.overseers.PythonOverseer(judge, name="dark"), budget=fathom.Budget(seconds=5))
+    expected = (x.flatten(1) + 0.25).clamp(0, 1)
+    assert all(given.shape[1] == 36 for given in seen)
+    assert any(torch.equal(given[0], expected[0]) for given in seen) and result.counts.cases == 2
+
+
+def dark(limit: float) -> Plausible:
+    """A picture whose mean is at most `limit`."""
+    return Plausible.make([[1 / 36] * 36], [-limit], sets=4)
+
+
+def test_a_bad_decision_on_a_plausible_picture_is_proved_away_and_found() -> None:
+    """Brightness of up to 0.3 more either way: among dark results there are failures only where the bound admits them."""
+    x, region = pictures(), Transformed.around(pictures(), [Brightness((-0.3, 0.3))], clip=(0, 1))
+    wrong = fathom.Misclassification(label=labels(x), classes=3)
+    plain = fathom.audit(small(), region, wrong, budget=fathom.Budget(seconds=20))
+    assert plain.counts.broken
+    never = fathom.audit(small(), region, wrong & dark(-0.5), budget=fathom.Budget(seconds=20))
+    assert never.counts.proved == 4
+    some = fathom.audit(small(), region, wrong & dark(0.45), budget=fathom.Budget(seconds=20))
+    for case in some.broken.nonzero()[:, 0].tolist():
+        picture = some.answers.found.x[case]
+        assert picture.mean() <= 0.45 and small()(picture.reshape(1, *SHAPE)).argmax() != labels(x)[case]
+    always = fathom.audit(small(), region, wrong & dark(1.5), budget=fathom.Budget(seconds=20))
+    assert (always.broken == plain.broken).all() and (always.answers.proved == plain.answers.proved).all()
+
+
+def test_a_slow_model_is_asked_about_the_transformed_picture() -> None:
+    region = Transformed.around(pictures(), [Rotation((-12, 12))], clip=(0, 1))
+    same = fathom.capture_module(small(), SHAPE)
+    result = fathom.audit(small(), region, OtherDecision.make(same, sets=4), budget=fathom.Budget(seconds=3))
+    assert not result.counts.broken and not result.counts.already_wrong
+    torch.manual_seed(5)
+    other = small()
+    with torch.no_grad():
+        other[-1].bias += torch.tensor([0.0, 0.4, -0.4])
+    result = fathom.audit(
+        small(), region, Reference.make(fathom.capture_module(other, SHAPE), 0.3, sets=4), budget=fathom.Budget(seconds=20)
+    )
+    assert result.counts.already_wrong == 4
+    result = fathom.audit(
+        small(), region, Reference.make(fathom.capture_module(other, SHAPE), 0.5, sets=4), budget=fathom.Budget(seconds=20)
+    )
+    assert result.counts.proved == 4
+
+
+def test_inside_the_model_behind_a_transformation(folder: Path) -> None:
+    (folder / "audit.toml").write_text(HEAD + ASKED, encoding="utf-8")
+    with numpy.load(folder / "data.npz") as data:
+        numpy.savez(folder / "natural.npz", x=data["x"].repeat(5, 0), y=data["y"].repeat(5))
+    layers = command("latent", "audit.toml", "--layer", "nowhere", folder=folder)
+    name = re.findall(r"relu\w*", layers.err)[-1]
+    for within in ("reach", "ball"):
+        flags = ("--natural", "natural.npz", *(("--radius", "0.01") if within == "ball" else ()))
+        done = command("latent", "audit.toml", "--layer", name, "--within", within, "--json", *flags, folder=folder)
+        assert done.code == 0, done.err
+        assert json.loads(done.out)["containment"] is not None
+
+
+def test_how_likely_a_random_rotation_is_to_fail(folder: Path) -> None:
+    (folder / "audit.toml").write_text(HEAD + ASKED, encoding="utf-8")
+    done = command("estimate", "audit.toml", "--draws", "500", "--seconds", "4", "--json", folder=folder)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["format"] == "fathom-estimate/1"
 
 
 HEAD = 'model = "tests.test_transformed_audits:small"\n[data]\npath = "data.npz"\n[budget]\ntotal_seconds = 15\n[region]\n'

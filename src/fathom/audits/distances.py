@@ -17,6 +17,7 @@ from fathom.audits.engine import versions
 from fathom.audits.families import Family, family
 from fathom.audits.interrupt import interruptible
 from fathom.audits.numbers import at_least, at_most
+from fathom.audits.pose import pose
 from fathom.bounds.alpha import AlphaCrown
 from fathom.capture.captured import Captured
 from fathom.core.budget import Budget
@@ -26,7 +27,6 @@ from fathom.core.region import Region
 from fathom.core.solver import Solver
 from fathom.hunt.radius import Radii, minimum_radius
 from fathom.prove.branch import BranchAndBound
-from fathom.transforms.program import in_front
 from fathom.transforms.region import Transformed
 
 FORMAT = "fathom-radius/1"
@@ -145,10 +145,9 @@ def distances(
     """
     budget = budget or Budget(seconds=60.0)
     clock, asked = budget.start(), family(region)
-    applied = in_front(region, captured) if isinstance(region, Transformed) else captured
 
     def at(radius: Tensor) -> Problem:
-        return Problem.make(applied.program, applied.network, asked.region(radius), overseer)
+        return pose(captured, asked.region(radius), overseer)
 
     problem = at(asked.most)
     attack = Gradient(seed=seed) if has_gradient(problem) else Values(seed=seed)
@@ -159,7 +158,7 @@ def distances(
         radii = minimum_radius(at, asked.most, attack, bounds, budget, tolerance, whole=asked.whole)
     done: tuple[Applied | None, ...] = ()
     if isinstance(region, Transformed):
-        found, done = seen(radii.found, region, applied.program)
+        found, done = seen(radii.found, region, problem.program)
         radii = replace(radii, found=found)
     return Distances(
         title=title,

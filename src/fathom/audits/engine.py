@@ -19,6 +19,7 @@ from fathom.audits.draws import OBSTACLE, RUNS, Draws, answers_at_random, margin
 from fathom.audits.interrupt import interruptible
 from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
+from fathom.audits.pose import capture, pose, pose_program
 from fathom.audits.questions import QUESTIONS, judged_failures, people, put_questions
 from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
@@ -35,8 +36,9 @@ from fathom.core.region import Region
 from fathom.core.solver import Hints, Solver
 from fathom.hunt.shrink import shrink
 from fathom.overseers.misclassification import Misclassification
-from fathom.transforms.program import TransformedProgram, in_front
+from fathom.transforms.program import TransformedProgram
 from fathom.transforms.region import Transformed
+from fathom.transforms.seen import Seen
 
 SHRINKING = 0.05
 """Of an audit's seconds, kept for making failures simple."""
@@ -125,14 +127,20 @@ def audit(
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
     listener = _Listener(solver, 0 if people(overseer) else planted, _share(budget, LISTENING), seed)
-    captured, program = _program(model, region, shape, arithmetic)
+    captured = None if isinstance(model, Program) else capture(model, region, shape, arithmetic)
     if certificates is not None and (captured is None or captured.network.arithmetic is not Arithmetic.REAL):
         got = "a program that was not captured" if captured is None else "float32"
         raise FathomError(f"expected real arithmetic for certificates of an audit, got {got}; leave one out, or verify")
+    if captured is None:
+        assert isinstance(model, Program)
+        problem = pose_program(model, region, overseer)
+    else:
+        problem = pose(captured, region, overseer)
+    program = problem.program
     points = (region.centres() if clean is None else clean.flatten(1)).to(program.dtype)
     random = answers_at_random(program, points)
-    problem = Problem.make(program, None if captured is None or random else captured.network, region, overseer)
-    problem = replace(problem, obstacle=OBSTACLE) if random else problem
+    if random:
+        problem = replace(pose_program(program, region, problem.overseer), obstacle=OBSTACLE)
     others = _programs(also or {}, program, region, shape)
     if points.shape != (len(problem), region.size):
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")
@@ -164,9 +172,8 @@ def _programs(
 ) -> dict[str, Program]:
     """What is deployed of other models, which are to fit the audited one."""
     seen = program.program if isinstance(program, TransformedProgram) else program
-    shape = shape or (region.shape if isinstance(region, Transformed) else (region.size,))
     others = {
-        name: other if isinstance(other, Program) else _captured(other, shape, None).program for name, other in also.items()
+        name: other if isinstance(other, Program) else capture(other, region, shape).program for name, other in also.items()
     }
     inputs, outputs = (sum(port.size for port in ports) for ports in (seen.inputs, seen.outputs))
     require_fitting(inputs, outputs, others)
@@ -198,7 +205,8 @@ def _transfers(problem: Problem, result: AuditResult, others: Mapping[str, Progr
     """What the failures of a result do to other models."""
     cases = result.broken.nonzero()[:, 0]
     first = torch.tensor([int(problem.sets_of(case)[0]) for case in cases.tolist()], dtype=torch.int64)
-    return transfers(others, problem.overseer.take(first), cases, result.answers.found.x[cases], result.x[cases])
+    judges = problem.overseer.inner if isinstance(problem.overseer, Seen) else problem.overseer  # of what the models are given
+    return transfers(others, judges.take(first), cases, result.answers.found.x[cases], result.x[cases])
 
 
 def _simplest(problem: Problem, answers: Answers, clean: Tensor, budget: Budget) -> Witnesses:
@@ -243,52 +251,6 @@ class _Listener:
             problem, answers, clean, self.searches, self.planted, self.budget, seed=self.seed, stage=self.solver.stage
         )
         return answers
-
-
-def _program(
-    model: nn.Module | Captured | Program | str | Path,
-    region: Region,
-    shape: tuple[int, ...] | None,
-    arithmetic: Arithmetic | str | None,
-) -> tuple[Captured | None, Program]:
-    """What was captured, if anything, and what is deployed."""
-    if isinstance(model, Program):
-        return None, model
-    captured = captured_model(model, region, shape, arithmetic)
-    return captured, captured.program
-
-
-def captured_model(
-    model: nn.Module | Captured | str | Path,
-    region: Region,
-    shape: tuple[int, ...] | None,
-    arithmetic: Arithmetic | str | None,
-) -> Captured:
-    """The model as a network, with the region's transformations in front of it, where it has any.
-
-    Raises:
-        FathomError: it is not understood.
-    """
-    if isinstance(region, Transformed):
-        return in_front(region, _captured(model, shape or region.shape, arithmetic))
-    return _captured(model, shape or (region.size,), arithmetic)
-
-
-def _captured(model: nn.Module | Captured | str | Path, shape: tuple[int, ...], arithmetic: Arithmetic | str | None) -> Captured:
-    wanted = None if arithmetic is None else Arithmetic(arithmetic)
-    if isinstance(model, Captured):
-        if wanted not in (None, model.network.arithmetic):
-            raise FathomError(f"expected a model captured for {wanted}, got one for {model.network.arithmetic}; read it again")
-        return model
-    if isinstance(model, nn.Module):
-        if wanted is Arithmetic.FLOAT32:
-            raise FathomError("expected an ONNX file for proofs about float32, got a module; export it first")
-        from fathom.capture.torch_module import capture_module
-
-        return capture_module(model, shape, live=False)
-    from fathom.capture.onnx_file import read_onnx
-
-    return read_onnx(model, wanted or Arithmetic.REAL)
 
 
 def _solve(

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import has_gradient
-from fathom.audits.engine import captured_model, versions
+from fathom.audits.engine import versions
 from fathom.audits.interrupt import interruptible
+from fathom.audits.pose import capture, pose
 from fathom.capture.captured import Captured
 from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
@@ -76,8 +77,7 @@ def estimate(
     Raises:
         FathomError: a model that is not understood, or parts that do not fit together.
     """
-    captured = captured_model(model, region, shape, None)
-    problem = Problem.make(captured.program, captured.network, region, overseer)
+    problem = pose(capture(model, region, shape), region, overseer)
     chosen = over(problem.deployed, distribution) if isinstance(distribution, str) else distribution
     return estimate_problem(problem, chosen, budget=budget, effort=effort, title=title, tell=tell)
 

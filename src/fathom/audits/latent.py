@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from fathom.attacks.gradient import Gradient
-from fathom.audits.engine import captured_model, versions
+from fathom.audits.engine import versions
 from fathom.audits.interrupt import interruptible
 from fathom.audits.portfolio import Portfolio
+from fathom.audits.pose import capture, pose
 from fathom.audits.relaxed import Containment, LatentResult
 from fathom.capture.captured import Captured
 from fathom.core.budget import Budget
@@ -29,6 +30,7 @@ from fathom.prove.work import suited_threads
 from fathom.regions.box import BoxRegion
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.transforms.region import Transformed
 
 WITHIN = ("reach", "box", "ellipsoid", "ball", "l2-ball")
 
@@ -84,8 +86,9 @@ def latent(
     Raises:
         FathomError: a model that is not understood, a layer that there is not, or parts that do not fit together.
     """
-    captured = captured_model(model, region, shape, None)
-    problem = Problem.make(captured.program, captured.network, region, overseer)
+    problem = pose(capture(model, region, shape), region, overseer)
+    if natural is not None and isinstance(region, Transformed) and natural.x.flatten(1).shape[1] == region.pixels:
+        natural = replace(natural, x=region.unchanged(natural.x.flatten(1).to(torch.float64)))
     began, budget = time.monotonic(), budget or Budget(seconds=60)
     at = Layer.of(problem, layer)
     if group is None:

@@ -131,8 +131,12 @@ class Transformed(Projectable):
         return self.inside.hull(other)
 
     def centres(self) -> Tensor:
-        """The pictures as they are: every parameter at the value that changes nothing, also where that is not allowed."""
-        picture = self.pictures(self.inside.lower)
+        """The pictures as they are: see `unchanged`."""
+        return self.unchanged(self.pictures(self.inside.lower))
+
+    def unchanged(self, picture: Tensor) -> Tensor:
+        """[n, d] inputs for pictures [n, pixels]: every parameter at the value that changes nothing, also where that is not
+        allowed, and no noise."""
         still = torch.tensor([p.identity for step in self.chain for p in step.parameters], dtype=torch.float64)
         rest = [torch.zeros_like(picture)] if self.radius else []
         return torch.cat([picture, still.expand(len(picture), -1), *rest], 1)

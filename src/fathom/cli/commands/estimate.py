@@ -109,10 +109,10 @@ def _of_settings(settings: Settings, distribution: str, deviation: float, *, any
         raise FathomError("expected data to draw from for --distribution data, got a box without any; draw uniformly")
     parts = asking.prepare(settings, anyway=anyway)
     from fathom.audits.estimation import empirical
-    from fathom.core.problem import Problem
+    from fathom.audits.pose import pose
     from fathom.estimates.distributions import over
 
-    problem = Problem.make(parts.captured.program, parts.captured.network, parts.region, parts.overseer)
+    problem = pose(parts.captured, parts.region, parts.overseer)
     if distribution == "data":
         return _Asked(problem, empirical(problem, parts.clean))
     return _Asked(problem, over(problem.deployed, distribution, deviation))
