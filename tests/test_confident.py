@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 import fathom
 import fathom.core.box
+from fathom.audits.distances import distances
 from fathom.core.budget import Budget
+from fathom.core.coverage import Coverage
 from fathom.core.errors import FathomError
+from fathom.estimates.effort import Effort
 from fathom.overseers.abstain import Abstain
 from fathom.overseers.confident import Confident
 from fathom.overseers.linear_rules import LinearRules
@@ -118,7 +121,7 @@ def test_what_is_not_confident_is_no_failure() -> None:
     y = torch.tensor([[1.0, 1.5, 0.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
     judge = Confident(torch.zeros(3, dtype=torch.int64), 3, 0.9, ("a", "b", "c"))
     assert (judge.margin(y, y) <= 0).tolist() == [False, True, False]
-    assert judge.acts(y).tolist() == [False, True, True] and judge.coverage(y) == pytest.approx(2 / 3)
+    assert judge.acts(y).tolist() == [False, True, True] and judge.coverage(y) == Coverage(2, 3)
     assert judge.judgement(1, y[1]).startswith("a read as b with confidence 1")
     low = Confident(torch.zeros(3, dtype=torch.int64), 3, 0.1)  # acting is still choosing the highest
     assert (low.margin(y, y) <= 0).tolist() == [True, True, False]
@@ -178,10 +181,23 @@ def test_a_model_that_always_abstains_is_seen_to_be_useless(doubt: float, *, use
     words = "\n".join(result.lines())
     assert result.useful == useful and result.to_json()["useful"] == useful
     assert ("NOT USEFUL" in words) == (not useful) and "coverage: the model acts on" in words
-    assert result.coverage == (0.75 if useful else 0.0)
+    assert result.coverage is not None and result.coverage.share == (0.75 if useful else 0.0)
     assert result.counts.proved == 4 if not useful else result.counts.broken >= 1
     page = render(result)
     assert ("NOT USEFUL" in page) == (not useful) and "the model acts on" in page
+
+
+def test_coverage_stands_beside_radii_estimates_and_layers_too() -> None:
+    centre = torch.tensor([[0.9, 0.1], [0.1, 0.9]])
+    region, judge = fathom.regions.LinfBall.around(centre, 0.2), Abstain(torch.tensor([0, 1]), 3, abstain=2)
+    captured = fathom.capture_module(Timid(9.0), (2,))
+    likely = fathom.estimate(captured, region, judge, effort=Effort(draws=100, evaluations=1000))
+    far = distances(captured, region, judge, budget=Budget(seconds=5))
+    inside = fathom.latent(captured, region, judge, layer="linear", within="ball", radius=0.1, budget=Budget(seconds=5))
+    for answer in (likely, far, inside):
+        assert any(line.startswith("NOT USEFUL: coverage") for line in answer.lines())
+        assert answer.to_json()["coverage"] == 0
+    assert any(line.startswith("containment: not measured") for line in inside.lines())
 
 
 def test_coverage_is_said_of_compositions_too() -> None:
@@ -189,7 +205,7 @@ def test_coverage_is_said_of_compositions_too() -> None:
     judge, rule = Abstain(torch.tensor([0, 0]), 3, abstain=2), LinearRules.make([[1.0, 0.0, 0.0]], [0.0], sets=2)
     assert rule.coverage(y) is None
     for composed in (judge & rule, judge | rule, ~judge):
-        assert composed.coverage(y) == 0.5
+        assert composed.coverage(y) == Coverage(len(y) // 2, len(y))
     assert (Confident(torch.tensor([0, 0]), 3, 0.99) & judge).acts(y).tolist() == [False, True]
 
 
@@ -206,7 +222,7 @@ def test_proofs_of_confident_mistakes_carry_over() -> None:
         assert fathom.audit(linear, region, fathom.Misclassification(label, 3), budget=Budget(seconds=20)).counts.broken == 2
         result = fathom.audit(linear, region, Confident(label, 3, 0.9), budget=Budget(seconds=20))
         assert [result.answers.verdict(i).value for i in range(2)] == [want, want]
-        assert result.coverage == 0 and not result.useful
+        assert result.coverage is not None and result.coverage.acts == 0 and not result.useful
 
 
 @pytest.mark.parametrize("tau", [tau for tau in TAUS if tau > 0.5])

@@ -14,15 +14,17 @@ from fathom.capture.torch_module import capture_module
 from fathom.core.answer import REASONS, Reason
 from fathom.core.budget import Budget
 from fathom.core.composed import all_of, any_of
-from fathom.core.overseer import Overseer
+from fathom.core.overseer import Overseer, Severity
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
 from fathom.overseers.confident import Confident
+from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.plausible import Plausible
 from fathom.overseers.reference import OtherDecision
 from fathom.overseers.top_k import TopK
 from fathom.prove.branch import BranchAndBound
+from fathom.report.page import render
 from tests.contracts.test_overseers import KINDS, judge
 
 N, CLASSES = 6, 4
@@ -127,3 +129,17 @@ def test_more_rules_than_a_search_can_hold_are_said_to_be_the_reason() -> None:
     problem = Problem.make(captured.program, captured.network, region, Confident(captured.program(x).argmax(1), 80, 0.9))
     answers = BranchAndBound().solve(problem, Budget())
     assert REASONS[int(answers.reason[0])] is Reason.RULES and not answers.decided.any()
+
+
+def test_what_fails_is_as_bad_as_its_overseer_says() -> None:
+    layer = nn.Linear(2, 2)
+    layer.weight.data, layer.bias.data = torch.eye(2), torch.zeros(2)
+    x, label = torch.tensor([[0.6, 0.4], [0.9, 0.1]]), torch.tensor([0, 0])
+    region = fathom.regions.LinfBall.around(x, 0.2)
+    bad = Misclassification(label, 2, severity=Severity.MALIGN)
+    result = fathom.audit(layer.eval(), region, bad, budget=Budget(seconds=10), planted=0)
+    assert [answer["severity"] for answer in result.to_json()["answers"]] == ["malign", None]
+    worse = Misclassification(label, 2, severity=Severity.BENIGN) | LinearRules.make([[1.0, 0.0]], [-0.75], sets=2)
+    result = fathom.audit(layer.eval(), region, worse, budget=Budget(seconds=10), planted=0)
+    assert {answer["severity"] for answer in result.to_json()["answers"]} == {"serious"}
+    assert "severity" in render(result)

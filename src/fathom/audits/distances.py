@@ -21,6 +21,7 @@ from fathom.audits.pose import pose
 from fathom.bounds.alpha import AlphaCrown
 from fathom.capture.captured import Captured
 from fathom.core.budget import Budget
+from fathom.core.coverage import Coverage
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
 from fathom.core.region import Region
@@ -47,6 +48,7 @@ class Distances:
     program: str  # digest of what runs
     seed: int
     interrupted: bool
+    coverage: Coverage | None  # on how many samples the model acts; None where abstaining is not spoken of
     recipe: str = ""
 
     def lines(self) -> list[str]:
@@ -57,6 +59,7 @@ class Distances:
         counts = f"{len(high)} cases: {int(wrong.sum())} fail as they are, {int((found & ~wrong).sum())} when they are moved"
         return [
             f"{self.title}, {self.region}, {self.overseer}",
+            *([] if self.coverage is None else [str(self.coverage)]),
             f"{counts}, and in {int((~found).sum())} nothing was found{self._up_to_most()}",
             *([self._middle()] if len(high) else []),
             *(f"case {i}: {self._case_words(i)}" for i in order[:FEW].tolist()),
@@ -90,7 +93,8 @@ class Distances:
 
     def to_json(self) -> dict[str, Any]:
         """The bracket of every case: `proved`, the radius up to which no input fails (null: none), and `fails`, a radius at which
-        one does (null: none found), with that input, its output and its margin. `most` is the greatest radius asked about."""
+        one does (null: none found), with that input, its output and its margin. `coverage`: the share of the samples on which the
+        model acts, or null where abstaining is not spoken of. `most` is the greatest radius asked about."""
         radii = self.radii
         return {
             "format": FORMAT,
@@ -105,6 +109,7 @@ class Distances:
             "seconds": self.seconds,
             "interrupted": self.interrupted,
             "versions": dict(versions()),
+            "coverage": None if self.coverage is None else self.coverage.share,
             "cases": [self._case(i) for i in range(len(radii.lower))],
         }
 
@@ -171,5 +176,6 @@ def distances(
         program=captured.program.digest,
         seed=seed,
         interrupted=budget.stop.is_set(),
+        coverage=problem.coverage(problem.deployed.centres()),
         recipe=recipe,
     )

@@ -38,7 +38,7 @@ from fathom.hunt.shrink import shrink
 from fathom.overseers.misclassification import Misclassification
 from fathom.transforms.program import TransformedProgram
 from fathom.transforms.region import Transformed
-from fathom.transforms.seen import Seen
+from fathom.transforms.seen import judge_of_picture
 
 SHRINKING = 0.05
 """Of an audit's seconds, kept for making failures simple."""
@@ -205,7 +205,7 @@ def _transfers(problem: Problem, result: AuditResult, others: Mapping[str, Progr
     """What the failures of a result do to other models."""
     cases = result.broken.nonzero()[:, 0]
     first = torch.tensor([int(problem.sets_of(case)[0]) for case in cases.tolist()], dtype=torch.int64)
-    judges = problem.overseer.inner if isinstance(problem.overseer, Seen) else problem.overseer  # of what the models are given
+    judges = judge_of_picture(problem.overseer)  # x is what the models are given
     return transfers(others, judges.take(first), cases, result.answers.found.x[cases], result.x[cases])
 
 
@@ -311,7 +311,7 @@ def describe(
     cases = by_case(problem, answers)
     known = cases.found.known
     judgements = tuple(seen.overseer.judgement(i, cases.found.y[i]) if known[i] else "" for i in range(problem.cases))
-    labelled = isinstance(problem.overseer, Misclassification)
+    labelled = isinstance(judge_of_picture(problem.overseer), Misclassification)
     return AuditResult(
         title=labels.title or "model",
         region=str(problem.written),
@@ -343,9 +343,7 @@ def describe(
 
 
 def _severities(problem: Problem, answers: Answers) -> tuple[Severity | None, ...]:
-    """[n] what people call each failure; () where they do not judge: of others, some would have to be run again."""
-    if not people(problem.overseer):
-        return ()
+    """[n] what the overseer calls each failure; None where nothing failed, or it says otherwise when asked again."""
     severities: list[Severity | None] = [None] * len(problem)
     at = answers.broken.nonzero()[:, 0]
     found = answers.found.take(at)

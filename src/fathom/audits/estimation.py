@@ -114,6 +114,7 @@ def estimate_problem(
         interrupted=budget.stop.is_set(),
         parts=tuple(_against_the_proof(parts)),
         versions=versions(),
+        coverage=problem.coverage(problem.deployed.centres()),
     )
 
 

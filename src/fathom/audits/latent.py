@@ -121,6 +121,7 @@ def latent(
         seconds=time.monotonic() - began,
         interrupted=budget.stop.is_set(),
         versions=versions(),
+        coverage=problem.coverage(problem.deployed.centres()),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import Claim, Witnesses
+from fathom.core.coverage import Coverage
 from fathom.hunt.latent import Relaxed, Round
 
 FORMAT = "fathom-latent/1"
@@ -67,6 +68,7 @@ class LatentResult:
     interrupted: bool
     recipe: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    coverage: Coverage | None = None  # on how many sets' centres the model acts; None where abstaining is not spoken of
 
     @property
     def lower(self) -> Tensor:
@@ -110,8 +112,12 @@ class LatentResult:
             f"asked: whether it fails for any activation at {self.layer} {list(self.shape)} in {self.latent}",
             "",
         ]
+        if self.coverage is not None:
+            lines.append(str(self.coverage))
         if self.containment is not None:
             lines += self.containment.sentences()
+        else:
+            lines.append("containment: not measured, for want of natural inputs")
         lines += self._searched()
         counts = self.counts()
         lines += ["", *(f"{claim.value}: {self._meaning(claim, count)}" for claim, count in counts.items() if count)]
@@ -163,6 +169,7 @@ class LatentResult:
             title, layer, shape, within, latent, region, overseer, program, seed, seconds, interrupted, recipe: the fields.
             stopped: whether the budget ended before the rounds did.
             versions: {name: version}.
+            coverage: the share of the sets' centres on which the model acts, or null where abstaining is not spoken of.
             containment: null, or {inside, held, share, interval, confidence, stated, calibrated}.
             spuriousness: of the first round; null without a hit.
             rounds: a list of {searched, proved, hits, real, reached, spurious, certain}, the first before any refinement.
@@ -190,6 +197,7 @@ class LatentResult:
             "shape": list(self.shape),
             "stopped": self.relaxed.stopped,
             "versions": dict(self.versions),
+            "coverage": None if self.coverage is None else self.coverage.share,
             "containment": None if held is None else {**vars(held), "interval": list(held.interval), "share": held.share},
             "spuriousness": self.spuriousness,
             "rounds": [vars(now) for now in self.relaxed.rounds],

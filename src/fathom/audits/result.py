@@ -16,15 +16,12 @@ from fathom.audits.numbers import at_least, at_most, percent_at_least, percent_a
 from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer
 from fathom.core.answer import Answers, Claim, Witnesses
+from fathom.core.coverage import Coverage
 from fathom.core.network import Port
 from fathom.core.overseer import Severity
 
 FORMAT = "fathom-audit/1"
 """The meaning of `AuditResult.to_json`; a change that breaks a reader changes it."""
-
-
-LEAST_COVERAGE = 0.5
-"""A model that may abstain and acts on a smaller share of the clean inputs fails the usefulness gate."""
 
 
 class Counts(NamedTuple):
@@ -87,14 +84,14 @@ class AuditResult:
     features: tuple[str, ...] = ()  # names of the d inputs, or none
     limits: tuple[str, ...] = ()  # sentences: what was not covered
     obstacle: str = ""  # why nothing could be proved, where that is so
-    coverage: float | None = None  # the share of clean inputs on which the model acts; None where abstaining is not spoken of
+    coverage: Coverage | None = None  # on how many clean inputs the model acts; None where abstaining is not spoken of
     check: Check | None = None  # of the certificate of all proved cases, where one was asked for
     simplest: Witnesses | None = None  # [cases] failures with as few changes as were found; see `fathom.hunt.shrink`
     applied: tuple[Applied | None, ...] = ()  # [cases] what transformations did at the best point; () where there are none
     applied_simplest: tuple[Applied | None, ...] = ()  # the same for `simplest`
     draws: Draws | None = None  # fresh runs of every failure, where the model answers at random
     transfer: tuple[Transfer, ...] = ()  # what the failures do to each other model that was named
-    severities: tuple[Severity | None, ...] = ()  # [cases] of failures, where people judge; else ()
+    severities: tuple[Severity | None, ...] = ()  # [cases] of failures, as the overseer calls them
     waiting: int | None = None  # how many questions wait in the casebook for people to judge; None where people do not
     silence: Silence | None = None  # how far it can be trusted; None where every case was settled, or nobody asked
 
@@ -178,21 +175,12 @@ class AuditResult:
     @property
     def useful(self) -> bool:
         """Whether the model acts often enough for its failures to say anything: the usefulness gate."""
-        return self.coverage is None or self.coverage >= LEAST_COVERAGE
+        return self.coverage is None or self.coverage.useful
 
     @property
     def coverage_words(self) -> str:
         """On how many clean inputs the model acts, and what that means; "" where abstaining is not spoken of."""
-        if self.coverage is None:
-            return ""
-        acts = round(self.coverage * len(self))
-        words = f"coverage: the model acts on {acts} of {len(self)} clean inputs, {percent_near(acts, len(self))}"
-        if self.useful:
-            return words
-        return (
-            f"NOT USEFUL: {words}, and abstains on the others; that is less than {100 * LEAST_COVERAGE:g} %, and abstaining is "
-            "never a failure, so what holds here says little"
-        )
+        return "" if self.coverage is None else str(self.coverage)
 
     @property
     def waiting_words(self) -> str:
@@ -203,7 +191,7 @@ class AuditResult:
         return f"{self.waiting} {'question waits' if self.waiting == 1 else 'questions wait'} to be judged by people: {how}"
 
     def severity(self, index: int) -> str:
-        """What the overseer calls the failure of a case: "serious"; "" where there is none, or people do not judge."""
+        """What the overseer calls the failure of a case: "serious"; "" where there is none."""
         severity = self.severities[index] if self.severities else None
         return "" if severity is None else severity.value
 
@@ -252,7 +240,7 @@ class AuditResult:
             answers: a list with one entry a case:
                 case, title, digest; verdict: "proved", "broken" or "unknown"; claim; already_wrong; clean_margin;
                 lower, upper: the bracket on the worst margin, null for none; judgement; reason: a name; why: its sentence;
-                severity: "benign", "serious" or "malign" for a failure that people judged, else null;
+                severity: "benign", "serious" or "malign" for a failure, as the overseer calls it, else null;
                 rounding_failure; cost: {seconds, forward, backward, boxes};
                 witness: {x, y, deployed, real: [lower, upper] or null, in_written} for a broken case or a rounding failure,
                 else null; simplest: the same for the failure of a broken case with the fewest changes that were found, and
@@ -268,7 +256,7 @@ class AuditResult:
             **{name: getattr(self, name) for name in ("recipe", "seconds", "casebook", "obstacle")},
             "limits": list(self.limits),
             "versions": dict(self.versions),
-            "coverage": self.coverage,
+            "coverage": None if self.coverage is None else self.coverage.share,
             "waiting": self.waiting,
             "useful": self.useful,
             "certificate": None if self.check is None else self.check.to_json(),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from fathom.core.coverage import Coverage
 from fathom.core.network import Network
 from fathom.core.spec import Spec
 from fathom.core.value import take
@@ -97,13 +98,10 @@ class Overseer(ABC):
         """[n] bool: whether the model acts on its outputs y [n, m], or abstains; None where abstaining is not spoken of."""
         return None
 
-    def coverage(self, y: Tensor) -> float | None:
-        """The share of n >= 1 outputs y [n, m] on which the model acts; None where abstaining is not spoken of.
-
-        Abstaining is never a catastrophe, so a model that always does has none, and is of no use: say both.
-        """
+    def coverage(self, y: Tensor) -> Coverage | None:
+        """On how many of n outputs y [n, m] the model acts; None where abstaining is not spoken of, or there are none."""
         acts = self.acts(y)
-        return None if acts is None else acts.to(torch.float64).mean().item()
+        return None if acts is None or not len(y) else Coverage(int(acts.sum()), len(y))
 
     def troubles(self) -> tuple[str, ...]:
         """Sentences on what kept this overseer from judging so far, for whoever reads the result; none where all went well."""

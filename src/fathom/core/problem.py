@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.arithmetic import Arithmetic
+from fathom.core.coverage import Coverage
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Network
 from fathom.core.overseer import Overseer
@@ -72,6 +73,10 @@ class Problem:
     def cases(self) -> int:
         """How many cases the sets make up."""
         return int(self.owner.max()) + 1 if len(self) else 0
+
+    def coverage(self, x: Tensor) -> Coverage | None:
+        """On how many inputs [n, d], one a set, the program acts; None where the overseer does not speak of abstaining."""
+        return self.overseer.coverage(self.program(x.to(self.program.dtype)).to(torch.float64))
 
     @property
     def arithmetic(self) -> Arithmetic:

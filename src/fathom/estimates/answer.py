@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fathom.core.answer import Claim
+from fathom.core.coverage import Coverage
 
 FORMAT = "fathom-estimate/1"
 
@@ -66,6 +67,7 @@ class Estimation:
     parts: tuple[Part, ...]
     recipe: str = ""
     versions: tuple[tuple[str, str], ...] = ()
+    coverage: Coverage | None = None  # on how many sets' centres the model acts; None where abstaining is not spoken of
 
     def part(self, method: str) -> Part | None:
         """What the method called so says; None where it was not asked."""
@@ -74,7 +76,8 @@ class Estimation:
     def lines(self) -> list[str]:
         """What the command prints: the question, then for every method its claim, what it says, its warnings and its cost."""
         sets = "1 case" if self.cases == 1 else f"{self.cases} cases, each as likely"
-        lines = [f"{self.title}, {sets}, {self.region}, {self.overseer}", f"drawn: {self.distribution}", ""]
+        asked = [f"{self.title}, {sets}, {self.region}, {self.overseer}", f"drawn: {self.distribution}"]
+        lines = [*asked, *([] if self.coverage is None else [str(self.coverage)]), ""]
         for part in self.parts:
             lines.append(f"{part.claim.value}: {part.sentence}")
             lines += [f"    beware: {warning}" for warning in part.warnings]
@@ -93,6 +96,7 @@ class Estimation:
             format: "fathom-estimate/1".
             title, region, distribution, overseer, cases, program, seed, seconds, interrupted, recipe: the fields.
             versions: {name: version}.
+            coverage: the share of the sets' centres on which the model acts, or null where abstaining is not spoken of.
             parts: a list with one entry a method: method, claim, value, lower, upper, confidence, sentence, reliable,
                 warnings, facts, cost: {seconds, forward, backward, boxes}, seed, stopped.
         """
@@ -101,6 +105,7 @@ class Estimation:
             "format": FORMAT,
             **{name: getattr(self, name) for name in names},
             "versions": dict(self.versions),
+            "coverage": None if self.coverage is None else self.coverage.share,
             "parts": [part.to_json() for part in self.parts],
         }
 

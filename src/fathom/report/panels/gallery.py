@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.audits.result import AuditResult
+from fathom.core.overseer import Severity
 from fathom.report.easel import Easel
 from fathom.report.markup import Markup, join, tag
 from fathom.report.panel import Panel
@@ -58,14 +59,21 @@ def _introduction(result: AuditResult, shown: int) -> Markup:
 
 
 def _kinds(result: AuditResult) -> Markup:
-    """What the failures are, most frequent first."""
+    """What the failures are, most frequent first; how bad, where that differs."""
     counted = Counter(result.judgements[case] for case in result.broken.nonzero()[:, 0].tolist())
     common = sorted(
         ((words, count) for words, count in counted.items() if words and count > 1), key=lambda kind: (-kind[1], kind[0])
     )
-    if not common:
-        return join()
-    return paragraph("Most frequent: ", "; ".join(f"{words} ({many(count, 'case')})" for words, count in common[:5]), ".")
+    ranked = Counter(result.severity(case) for case in result.broken.nonzero()[:, 0].tolist())
+    worst_first = [(severity.value, ranked[severity.value]) for severity in reversed(Severity) if ranked[severity.value]]
+    return join(
+        paragraph("Severity: ", ", ".join(f"{count} {name}" for name, count in worst_first), ".")
+        if len(worst_first) > 1
+        else join(),
+        paragraph("Most frequent: ", "; ".join(f"{words} ({many(count, 'case')})" for words, count in common[:5]), ".")
+        if common
+        else join(),
+    )
 
 
 def _card(result: AuditResult, case: int, easel: Easel) -> Markup:
