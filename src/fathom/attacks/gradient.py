@@ -17,6 +17,8 @@ from fathom.core.budget import Budget
 from fathom.core.problem import Problem
 from fathom.core.region import Repairable
 from fathom.core.solver import Hints, Observer, Solver, ignore
+from fathom.regions.balls import Ball
+from fathom.regions.box import BoxRegion
 
 FULL = 256
 """Descents that cost hardly more than one, for a network so small that calling it is what takes the time."""
@@ -161,7 +163,8 @@ def _start(board: Board, objective: Objective, sets: Tensor, turn: int, generato
     if turn < board.given.shape[1]:
         x = torch.where(torch.isnan(board.given[sets, turn]), x, board.given[sets, turn].to(x.dtype))
     elif turn == board.given.shape[1] and isinstance(region, Repairable):
-        x = region.box().middle
+        # A ball clipped at its range has more room round the middle of its box; of other sets that may lie far outside.
+        x = region.box().middle if isinstance(region, Ball | BoxRegion) else region.centres()
     elif (turn - board.given.shape[1]) % 3 == 2:
         best = torch.where(torch.isnan(board.points[sets]), x, board.points[sets].to(x.dtype))
         x = best + 0.3 * torch.rand(len(x), 1, generator=generator, dtype=x.dtype) * (x - best)
