@@ -141,8 +141,8 @@ def test_a_picture_that_varies_where_it_is_moved_is_searched_by_the_tighter_boun
     found = []
     for chain in ([Rotation((-3, 3)), Brightness((-0.1, 0.1))], [Brightness((-0.1, 0.1)), Rotation((-3, 3))]):
         region = Transformed.around(pictures(), chain, clip=(0, 1))
-        found.append(affine.lean(in_front(region, captured).network, region.box()))
-    assert found == [True, False]
+        found.append(affine.halvings(in_front(region, captured).network, region.box()))
+    assert found[0] > 0 and found[1] == -torch.inf
 
 
 def test_some_are_proved_and_some_broken() -> None:

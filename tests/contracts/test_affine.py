@@ -11,7 +11,7 @@ import torch
 
 from fathom.audits.portfolio import recorded_at_no_cost
 from fathom.bounds import affine
-from fathom.bounds.affine import Forms, lean, pays
+from fathom.bounds.affine import Forms, halvings, pays
 from fathom.bounds.alpha import AlphaCrown
 from fathom.bounds.crown import Crown
 from fathom.bounds.intermediate import tighten
@@ -28,6 +28,7 @@ from fathom.ops.relu import Relu
 from fathom.prove import input_split
 from fathom.prove.branch import BranchAndBound, halves_nimbly
 from fathom.prove.input_split import InputTree
+from fathom.prove.lean import NEVER, SURE
 from fathom.prove.record import Record
 from fathom.regions.box import BoxRegion
 from tests.contracts.test_bounds import Maker, all_networks, check, made, points_of, pose, regions, wild
@@ -148,7 +149,7 @@ def test_lean_boxes_hold_every_value_and_halves_inherit_them(maker: Callable[[Ma
 
 @all_networks
 def test_no_margin_is_below_a_lean_search(maker: Callable[[Maker], Network], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(input_split, "lean", lambda network, box: True)
+    monkeypatch.setattr(input_split, "lean", lambda problem, memory: True)
     monkeypatch.setattr("fathom.prove.branch.splits_inputs", lambda problem: True)
     for seed in range(3):
         region = regions(seed)[0]
@@ -163,10 +164,10 @@ def test_lean_forms_are_for_few_inputs_and_for_what_is_much_work_backward() -> N
     def varying(count: int) -> Box:
         return Box(box.lower, box.upper * (torch.arange(40) < count))
 
-    assert [lean(network, varying(count)) for count in (0, 1, 4, 5, 40)] == [False, True, True, False, False]
+    assert [halvings(network, varying(count)) > SURE for count in (0, 1, 4, 5, 40)] == [False, True, True, False, False]
     shallow = Graph([("x", (2,))])
     bent = shallow.add("bent", Relu(), shallow.add("wide", Dense(torch.ones(4, 2)), shallow.input("x")))
-    assert not lean(shallow.finish([("y", bent)]), Box(torch.zeros(1, 2), torch.ones(1, 2)))
+    assert halvings(shallow.finish([("y", bent)]), Box(torch.zeros(1, 2), torch.ones(1, 2))) < NEVER
 
 
 def test_a_recorded_search_takes_no_forms() -> None:

@@ -144,7 +144,7 @@ class Portfolio(Solver):
         longer = (self.longer,) if nimble and self.longer is not None else ()
         beside = tuple(replace(attack, seed=self.seed + k) for k, attack in enumerate((*longer, *self.beside), 1))
         if self.records is None:
-            return BranchAndBound(beside=beside)
+            return BranchAndBound(beside=beside, forms=nimble)
         self.records.append((sets, Record()))
         return BranchAndBound(beside=beside, record=self.records[-1][1])
 

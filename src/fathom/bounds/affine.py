@@ -76,20 +76,19 @@ def pays(network: Network, box: Box) -> bool:
     return _multiplications(network)[0] > HEAVY
 
 
-def lean(network: Network, box: Box) -> bool:
-    """Whether a search that halves boxes [n, d] does best with lean forms: those without symbols of their own, a column for each
-    of the q inputs that vary.
+def halvings(network: Network, box: Box) -> float:
+    """How often each input that varies in a box [n, d] may be halved until the boxes by lean forms are as much work as the one by
+    rows sent backward; -inf where lean forms are out of the question.
 
-    They are looser than rows sent backward, and as quick as a few evaluations. Both close in as the square of a box's width: so
-    with each of the q inputs halved twice more, which takes 4^q times the boxes, they are the tighter ones. (Once is too few for
-    small dense networks of four inputs, which then take ten times as long.) That is what they have to save. Where lines are level
-    in a value that varies nothing closes in so fast, and boxes would be far too many.
+    Lean forms have no symbols of their own: a column for each of the q inputs that vary. They are looser than rows sent backward,
+    and as quick as a few evaluations. Where lines are level in a value that varies nothing closes in as the square of a box's
+    width, and boxes would be far too many.
     """
     varying = int((box.lower < box.upper).any(0).sum()) if len(box) else 0
     if network.arithmetic is not Arithmetic.REAL or not 0 < varying <= LEAN_INPUTS or _levels(network, box):
-        return False
+        return -math.inf
     backward, forward = _multiplications(network)
-    return bool(ROWS * backward > 4.0**varying * lean_passes(varying) * forward)
+    return math.log2(max(ROWS * backward, 1.0) / (lean_passes(varying) * max(forward, 1.0))) / varying
 
 
 def _levels(network: Network, box: Box) -> bool:

@@ -65,7 +65,7 @@ def tighten(
         memory: bytes of working tensors; the pass is cut into pieces that fit.
         late: asked between pieces; once it says so, what is left keeps its intervals, which are loose, and sound.
         bound: bounds the nodes whose boxes shape relaxations; by default the backward pass with default slopes.
-        lean: by affine forms without symbols of their own, many sets at once (see `bounds.affine.lean`).
+        lean: by affine forms without symbols of their own, many sets at once (see `bounds.affine.halvings`).
 
     Returns:
         The boxes, and the rounding account.

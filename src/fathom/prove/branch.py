@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from fathom.bounds.affine import lean
 from fathom.core.answer import REASONS, Answers, Reason
 from fathom.core.budget import Budget, Goal
 from fathom.core.network import Network
@@ -13,6 +12,7 @@ from fathom.core.problem import Problem
 from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.input_split import InputTree
 from fathom.prove.layer import is_shallow
+from fathom.prove.lean import lean
 from fathom.prove.parts import MOST_PARTS, solve_parts
 from fathom.prove.phase_split import PhaseTree
 from fathom.prove.record import Record
@@ -43,6 +43,7 @@ class BranchAndBound(Solver):
     tolerance: float = 1e-3  # relative width at which a bracket is tight, for the goal `value`
     beside: tuple[Solver, ...] = ()  # attacks on what stands open: the first after 8 rounds, each next after twice as many
     record: Record | None = field(default=None, repr=False, compare=False)  # an empty one, to be filled for a certificate
+    forms: bool | None = field(default=None, repr=False, compare=False)  # what `halves_nimbly` said, so that it is asked once
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         outputs = sum(port.size for port in problem.program.outputs)
@@ -53,7 +54,7 @@ class BranchAndBound(Solver):
             return none.because(Reason.RULES)
         parts = None if problem.region.convex else problem.region.parts(MOST_PARTS)
         if parts is not None:
-            return solve_parts(replace(self, record=None), problem, *parts, budget, hints, observe)
+            return solve_parts(replace(self, record=None, forms=None), problem, *parts, budget, hints, observe)
         answers = self._search(problem, budget, hints, observe)
         if problem.region.convex:
             return answers
@@ -64,7 +65,9 @@ class BranchAndBound(Solver):
     def _search(self, problem: Problem, budget: Budget, hints: Hints, observe: Observer) -> Answers:
         memory, clock = budget.memory // 4, budget.start()
         if splits_inputs(problem):
-            tree = InputTree(problem, memory, clip=budget.goal is Goal.DECIDE, late=clock.late, record=self.record)
+            decide = budget.goal is Goal.DECIDE
+            forms = self.forms if problem.region.convex else None
+            tree = InputTree(problem, memory, clip=decide, late=clock.late, record=self.record, forms=forms)
             return search(problem, tree, budget, hints, observe, self.tolerance, self.beside)
         assert problem.network is not None
         decide = budget.goal is Goal.DECIDE
@@ -82,10 +85,9 @@ def splits_inputs(problem: Problem) -> bool:
 
 
 def halves_nimbly(problem: Problem) -> bool:
-    """Whether halving boxes is so cheap that bounds of whole sets need not come first: by affine forms, many boxes at once."""
-    return (
-        problem.provable and problem.network is not None and problem.region.convex and lean(problem.network, problem.region.box())
-    )
+    """Whether halving boxes is so cheap that bounds of whole sets need not come first: by affine forms, many boxes at once. May
+    measure, so ask once."""
+    return problem.provable and problem.region.convex and lean(problem)
 
 
 def resists_splitting(problem: Problem) -> bool:

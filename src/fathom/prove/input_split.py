@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fathom.bounds.affine import lean, lean_passes
+from fathom.bounds.affine import lean_passes
 from fathom.bounds.backward import Reach
 from fathom.bounds.clipping import clip
 from fathom.bounds.intermediate import bends, never, tighten, unstable
@@ -22,6 +22,7 @@ from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.spec import Spec
 from fathom.core.value import flat, join, take
+from fathom.prove.lean import lean
 from fathom.prove.record import BOX, CLIP, TIGHTEN, Record, off
 from fathom.prove.work import batch
 
@@ -64,9 +65,17 @@ class InputTree:
     """Splitting a problem's sets along their inputs."""
 
     def __init__(
-        self, problem: Problem, memory: int, *, clip: bool, late: Callable[[], bool] = never, record: Record | None = None
+        self,
+        problem: Problem,
+        memory: int,
+        *,
+        clip: bool,
+        late: Callable[[], bool] = never,
+        record: Record | None = None,
+        forms: bool | None = None,
     ) -> None:
-        """`late`: asked in long steps; once it says so, bounds stay as they are."""
+        """`late`: asked in long steps; once it says so, bounds stay as they are. `forms`: whether lean forms bound the inside; by
+        default as `prove.lean` finds."""
         assert problem.network is not None and problem.spec is not None
         self.problem = problem
         self.spec: Spec = problem.spec
@@ -77,17 +86,20 @@ class InputTree:
         self.clip = clip
         self.record = record or off()
         # Certificates have no words for forms.
-        self.lean = not self.record.on and lean(self.network, problem.region.box())
+        self.lean = not self.record.on and (lean(problem, memory) if forms is None else forms)
         self.flags = TIGHTEN | (CLIP if clip else 0)
         self.batch = MOST_BOXES
         self.starts = torch.zeros(0, 1, problem.region.size)
-        self.reach: Reach | None = None
+        self.reach: Reach | None = None  # of the sets that `root` was asked for
+        self.place = torch.full((len(problem),), -1)  # of a set among those
 
     def root(self, sets: Tensor) -> Boxes:
-        box = self.problem.region.box()
-        boxes, self.reach = tighten(self.network, self.problem.region, memory=self.memory, late=self.late, lean=self.lean)
+        box = self.problem.region.box().take(sets)
+        region = self.problem.region.restrict(sets, box.lower, box.upper)
+        boxes, self.reach = tighten(self.network, region, memory=self.memory, late=self.late, lean=self.lean)
+        self.place[sets] = torch.arange(len(sets))
         self.batch = batch(self.network, self._rows(boxes, box), self.memory, MOST_BOXES)
-        return self._bound(sets, box.take(sets), None, self.record.plant(sets, self.flags))
+        return self._judged(sets, box, region, (boxes, self.reach), None, self.record.plant(sets, self.flags))
 
     def _rows(self, boxes: list[Box], box: Box) -> dict[int, float]:
         """Per node, how many rows a half of the sets will send back from there, in the worst case."""
@@ -116,15 +128,20 @@ class InputTree:
         nodes = self.record.split(parents.node, BOX, parents.axis, middle[keep], self.flags)
         return self._bound(parents.owner[twice], halves, parents.take(twice), nodes), leaves.take(whole.nonzero()[:, 0])
 
-    def _bound(self, owner: Tensor, box: Box, parent: Boxes | None, nodes: Tensor) -> Boxes:
+    def _bound(self, owner: Tensor, box: Box, parent: Boxes, nodes: Tensor) -> Boxes:
         """Bound k boxes, parts of the sets `owner`; `parent` are leaves that contain them."""
         assert self.reach is not None
         region = self.problem.region.restrict(owner, box.lower, box.upper)
-        box = _within(box, region)
-        spec = self.spec.take(owner)
-        known = None if parent is None else dict(zip(self.bending, parent.inside, strict=True))
-        reach = self.reach.take(owner)
-        boxes, reach = tighten(self.network, region, known, reach, self.memory, self.late, lean=self.lean)
+        known = dict(zip(self.bending, parent.inside, strict=True))
+        reach = self.reach.take(self.place[owner])
+        inner = tighten(self.network, region, known, reach, self.memory, self.late, lean=self.lean)
+        return self._judged(owner, box, region, inner, parent, nodes)
+
+    def _judged(
+        self, owner: Tensor, box: Box, region: Region, inner: tuple[list[Box], Reach], parent: Boxes | None, nodes: Tensor
+    ) -> Boxes:
+        """Boxes [k, d] of regions whose inside is bounded, with their margins."""
+        box, spec, (boxes, reach) = _within(box, region), self.spec.take(owner), inner
         margins = bound_margins(self.network, region, spec, boxes, reach)
         if parent is None:
             self.starts = promising(spec, margins.rows, margins.minimisers)
