@@ -16,7 +16,7 @@ from fathom.attacks.decisions import Decisions
 from fathom.attacks.descent import descend
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import Objective, has_gradient
-from fathom.attacks.steps import ClampedStep, FrankWolfeStep, ProjectedStep, SparseStep, stepper
+from fathom.attacks.steps import ClampedStep, FrankWolfeStep, ShiftedStep, SparseStep, stepper
 from fathom.attacks.values import Values
 from fathom.core.answer import Answers, Reason
 from fathom.core.box import Box
@@ -495,7 +495,7 @@ def test_a_rounding_failure_does_not_end_the_search() -> None:
 
 
 def test_a_region_is_moved_in_by_its_own_means() -> None:
-    kinds = [ClampedStep, ClampedStep, ProjectedStep, SparseStep, FrankWolfeStep]
+    kinds = [ClampedStep, ClampedStep, ShiftedStep, SparseStep, FrankWolfeStep]
     for region, kind in zip(regions(torch.rand(3, 4), 0.1), kinds, strict=True):
         step = stepper(region, torch.float32)
         assert type(step) is kind
