@@ -15,6 +15,7 @@ import fathom.regions
 from fathom.core.box import Box
 from fathom.core.discover import discover
 from fathom.core.errors import FathomError
+from fathom.core.filled import require_filled
 from fathom.core.region import Projectable, Region
 from fathom.core.value import fingerprint
 from fathom.regions.box import BoxRegion
@@ -619,3 +620,9 @@ def test_boxes_refuse_what_they_are_not() -> None:
 def test_core_box_is_what_regions_give() -> None:
     for kind in KINDS:
         assert isinstance(examples(kind)[0].box(), Box)
+
+
+@every
+def test_sets_round_samples_are_known_to_hold_an_input(region: Region) -> None:
+    require_filled(region)
+    assert not region.empty().any()

@@ -13,6 +13,7 @@ from torch import Tensor
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.coverage import Coverage
 from fathom.core.errors import FathomError, NotCompilable
+from fathom.core.filled import require_filled
 from fathom.core.network import Network
 from fathom.core.overseer import Overseer
 from fathom.core.program import Program
@@ -47,7 +48,19 @@ class Problem:
         """The problem of a captured network; compiles the overseer where that can be done.
 
         Raises:
-            FathomError: the region's size is not the network's, or its sets are not as many as the judges.
+            FathomError: the region's size is not the network's, its sets are not as many as the judges, or one of them is empty.
+        """
+        require_filled(region)
+        return Problem.of_any_sets(program, network, region, overseer, owner)
+
+    @staticmethod
+    def of_any_sets(
+        program: Program, network: Network | None, region: Region, overseer: Overseer, owner: Tensor | None = None
+    ) -> Problem:
+        """The same of sets that may be empty, as those that a search makes may: nothing in them fails, so they are proved.
+
+        Raises:
+            FathomError: as `make`, but for empty sets.
         """
         size = sum(port.size for port in program.inputs)
         if region.size != size:

@@ -61,6 +61,16 @@ class Region(ABC):
         """[n] whether a set certainly holds nothing, as parts of sets may: then nothing in it can fail."""
         return self.box().empty()
 
+    def why_empty(self, index: int) -> str:
+        """What is wrong with the set at `index`, which is `empty`, for whoever wrote it: "input 3 is to be ..."."""
+        box = self.box()
+        crossed = (box.lower[index] > box.upper[index]).nonzero()[:, 0].tolist()
+        if not crossed:
+            return "no input keeps to all that bounds it"
+        low, high = (end[index, crossed[0]].item() for end in (box.lower, box.upper))
+        others = f" (and {len(crossed) - 1} others likewise)" if len(crossed) > 1 else ""
+        return f"input {crossed[0]} is to be at least {low:.9g} and at most {high:.9g}{others}"
+
     def parts(self, most: int) -> tuple[Region, Tensor] | None:
         """The sets as unions of convex ones, where they are not convex and that takes at most `most` for each.
 

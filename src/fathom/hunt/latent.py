@@ -223,7 +223,7 @@ class LatentHunt:
     def _over(self, parts: Parts, region: Region) -> Problem:
         """The same over other regions that hold the parts'."""
         spec = within(self._spec.take(parts.owner), parts)
-        return Problem.make(Piece(self.layer.tail, self.problem.program.dtype), self.layer.tail, region, LinearRules(spec))
+        return Problem.of_any_sets(Piece(self.layer.tail, self.problem.program.dtype), self.layer.tail, region, LinearRules(spec))
 
     def _pulled(self, parts: Parts, generator: torch.Generator, clock: Clock) -> tuple[Pulled, Tensor]:
         """For k parts with hits, the inputs of their cases that come nearest, and the units they are measured in."""

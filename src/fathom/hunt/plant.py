@@ -135,7 +135,7 @@ def measured_volumes(region: Region) -> bool:
 
 def _confirmed(part: Problem, sets: Tensor, at: Tensor, overseer: Lowered | Pitted) -> Planted:
     """What is planted, but for what does not fail there after all (by rounding, say)."""
-    problem = Problem.make(part.program, part.model, part.written, overseer, part.owner)
+    problem = Problem.of_any_sets(part.program, part.model, part.written, overseer, part.owner)
     kept = confirm(problem, at).broken.nonzero()[:, 0]
     return Planted(problem.take(kept), sets[kept], at[kept])
 

@@ -127,6 +127,6 @@ def cut(layer: Layer, region: Region, dtype: torch.dtype, rows: Tensor, near: Te
     each = torch.arange(h * count)
     spec = Spec.make(rows.reshape(-1, 1, width), offset.reshape(-1, 1), torch.zeros(h * count, 1), each)
     every = region.take(each // count)
-    asked = Problem.make(Piece(layer.head, dtype), layer.head, every, LinearRules(spec))
+    asked = Problem.of_any_sets(Piece(layer.head, dtype), layer.head, every, LinearRules(spec))
     lower = ASCENT.solve(asked, replace(budget, goal=Goal.VALUE)).lower.reshape(h, count)
     return Cuts(rows, torch.where(lower.isfinite(), down(lower - offset), -torch.inf))

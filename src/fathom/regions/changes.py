@@ -88,6 +88,11 @@ class Changes(Projectable):
     def empty(self) -> Tensor:
         return self._range.empty() | ~self._admits(self.forced)
 
+    def why_empty(self, index: int) -> str:
+        if bool(self._range.empty()[index]):
+            return BoxRegion(self.lower, self.upper).why_empty(index)
+        return f"{int(self.forced[index].sum())} inputs cannot stay as they are, and not all of them may change"
+
     def rounded(self, dtype: torch.dtype) -> Self:
         ends = ("still_lower", "still_upper", "lower", "upper")
         return replace(self, **{end: getattr(self, end).to(dtype).to(torch.float64) for end in ends})

@@ -92,6 +92,9 @@ class FiniteSet(Projectable):
     def empty(self) -> Tensor:
         return ~self.present.any(1)
 
+    def why_empty(self, index: int) -> str:
+        return "there is no point"
+
     def parts(self, most: int) -> tuple[Region, Tensor] | None:
         """Every point alone, as a box without width."""
         if int(self.present.sum(1).max() if len(self) else 0) > most:

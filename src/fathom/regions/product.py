@@ -65,6 +65,10 @@ class Product(Repairable):
     def empty(self) -> Tensor:
         return torch.stack([factor.empty() for factor in self.factors]).any(0)
 
+    def why_empty(self, index: int) -> str:
+        k = next(k for k, factor in enumerate(self.factors) if bool(factor.empty()[index]))
+        return f"factor {k} ({type(self.factors[k]).__name__}) is empty: there {self.factors[k].why_empty(index)}"
+
     def parts(self, most: int) -> tuple[Region, Tensor] | None:
         """Every combination of parts of the factors."""
         found = []
