@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import fathom
+from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Values
 from fathom.core.answer import Answers, Reason
@@ -21,12 +22,16 @@ from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.prove.branch import BranchAndBound
 from fathom.prove.parts import MOST_PARTS
+from fathom.regions.box import BoxRegion
 from fathom.regions.finite import FiniteSet
 from fathom.regions.l0 import L0Ball
+from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
-from fathom.regions.product import Product, union
+from fathom.regions.product import Product
+from fathom.regions.tabular import Tabular
+from fathom.regions.union import Union
 from tests.contracts.test_attacks import Corners, Deployed, random_network
 from tests.contracts.test_regions import generator
 
@@ -246,25 +251,93 @@ def test_a_product_of_sparse_and_finite_sets_is_decided() -> None:
         assert (problem.spec.take(torch.full((2000,), i)).margin(problem.network.freeze(torch.float64)(x[i])) > 0).all()
 
 
-def test_a_union_is_one_case_of_many_sets() -> None:
+def two_places(kind: str, n: int = 6, d: int = 5) -> Union:
+    """Unions of two sets that lie apart, or reach into one another, of one kind or of two."""
     g = generator(4)
-    centre = torch.rand(3, 5, generator=g)
-    region, owner = union(L2Ball.around(centre, 0.1), L2Ball.around(centre + 0.5, 0.3))
-    network = random_network(5, 3)
-    judge = Misclassification(network(centre).argmax(1), 3).take(owner)
-    problem = Problem.make(Deployed(network), network, region, judge, owner)
-    assert len(problem) == 6 and problem.cases == 3
-    assert torch.equal(region.centres()[problem.sets_of(1)], torch.stack([centre[1], centre[1] + 0.5]).double())
+    centre, way = torch.rand(n, d, generator=g), torch.tensor([0.0, 0.1, 0.25, 0.5, 1.0, 2.0])[:n, None]
+    other = centre + way * (torch.rand(n, d, generator=g) - 0.5)
+    first = L2Ball.around(centre, 0.15)
+    if kind == "balls":
+        return Union.of(first, L2Ball.around(other, 0.3))
+    if kind == "boxes":
+        return Union.of(LinfBall.around(centre, 0.1), LinfBall.around(other, 0.2), BoxRegion(other.double(), other.double()))
+    if kind == "a ball or points":
+        return Union.of(first, FiniteSet.of(other[:, None] + 0.4 * torch.rand(n, 7, d, generator=g)))
+    return Union.of(first, Tabular.around(other.round(decimals=1), (-9, 9), most=[0.2] * d), L1Ball.around(other, 0.3))
+
+
+@pytest.mark.parametrize("kind", ["balls", "boxes", "a ball or points", "three kinds"])
+def test_a_union_is_decided_as_its_members_are(kind: str) -> None:
+    """Against each member alone: proved where all are, broken where one is, and the bracket that of the worst."""
+    region = two_places(kind)
+    problem = labelled(region, scale=2.0)
+    answers = BranchAndBound().solve(problem, FOREVER)
+    alone = [BranchAndBound().solve(replace_region(problem, member), FOREVER) for member in region.members]
+    assert answers.decided.all() and answers.broken.any() and answers.proved.any()
+    assert torch.equal(answers.proved, torch.stack([one.proved for one in alone]).all(0))
+    x = region.sample(3000, generator(1))
+    for i in range(len(problem)):
+        judge = problem.spec.take(torch.full((3000,), i))
+        assert (judge.margin(problem.network.freeze(torch.float64)(x[i])) >= answers.lower[i] - 1e-12).all()
+        assert not answers.broken[i] or region.rounded(torch.float32).contains(answers.found.x)[i]
+
+
+def test_a_bracket_over_sets_that_overlap_is_that_of_the_worst_member() -> None:
+    """The witness of one ball lies in the box of the other, and outside that ball, whose bound is above its margin."""
+    problem = labelled(two_places("balls", n=3, d=2))
+    tight = Budget(goal=Goal.VALUE)
+    answers = BranchAndBound().solve(problem, tight)
+    alone = [BranchAndBound().solve(replace_region(problem, member), tight) for member in problem.region.members]
+    assert torch.allclose(answers.lower, torch.stack([one.lower for one in alone]).amin(0), rtol=1e-2, atol=1e-6)
+    assert torch.allclose(answers.upper, torch.stack([one.upper for one in alone]).amin(0), rtol=1e-2, atol=1e-6)
+
+
+def replace_region(problem: Problem, region: Region) -> Problem:
+    return Problem.make(problem.program, problem.model, region, problem.overseer)
+
+
+@pytest.mark.parametrize("kind", ["balls", "boxes", "a ball or points", "three kinds"])
+def test_attacks_find_what_fails_in_either_member_of_a_union(kind: str) -> None:
+    problem = labelled(two_places(kind), scale=2.0)
+    broken = BranchAndBound().solve(problem, FOREVER).broken
+    for attack in (Gradient(), Discrete(), Values()):
+        found = attack.solve(problem, Budget(passes=3000))
+        assert not (found.broken & ~broken).any()
+        assert found.broken.sum() >= broken.sum() - 1, attack
+
+
+def test_an_audit_of_a_union_answers_a_case_a_set() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(5, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3)).eval()
+    region = two_places("a ball or points")
+    label = model(region.centres().float()).argmax(1)
+    result = fathom.audit(model, region, Misclassification(label, 3), budget=Budget(seconds=20), planted=0)
+    assert result.answers.decided.all() and len(result.titles) == 6
+    assert "L2 0.15" in result.region and "7 points" in result.region
+
+
+def test_a_union_is_an_entry_of_its_room_and_counts_empty_members_out() -> None:
+    region = two_places("a ball or points")
+    assert isinstance(region, fathom.regions.Union)
+    far = torch.full((6, 5), 50.0).double()
+    cut = region.restrict(torch.arange(6), region.members[1].box().lower, region.members[1].box().upper)
+    away = Union((region.members[0], BoxRegion(far, far - 1)))
+    assert not cut.empty().any() and away.empty().sum() == 0 and not away.contains(far).any()
+    a = torch.randn(6, 4, 5, generator=generator(2)).double()
+    assert torch.equal(away.minimise(a)[0], region.members[0].minimise(a)[0])
+    assert torch.equal(away.repair(far), region.members[0].repair(far))
+    assert away.contains(away.sample(1, generator())[:, 0] * 0.999 + region.centres() * 0.001).all()
+    assert Union((BoxRegion(far, far - 1), BoxRegion(far, far - 2))).empty().all()
 
 
 def test_what_cannot_be_united_or_multiplied_is_refused() -> None:
     x = torch.rand(2, 4)
     for bad, word in (
-        (lambda: union(), "none"),
-        (lambda: union(L2Ball.around(x, 1.0), LinfBall.around(x, 1.0)), "L2Ball, LinfBall"),
-        (lambda: union(L2Ball.around(x, 1.0), L2Ball.around(x[:1], 1.0)), r"\[2, 1\]"),
-        (lambda: union(L2Ball.around(x, 1.0), L2Ball.around(x[:, :3], 1.0)), "one size"),
-        (lambda: union(*(Patch.around(x.reshape(2, 2, 2), w, (0, 1)) for w in (1, 2))), "alike"),
+        (lambda: Union.of(), "one number of sets"),
+        (lambda: Union.of(L2Ball.around(x, 1.0), L2Ball.around(x[:1], 1.0)), r"\[2, 1\]"),
+        (lambda: Union.of(L2Ball.around(x, 1.0), L2Ball.around(x[:, :3], 1.0)), r"sizes \[4, 3\]"),
+        (lambda: Union.of(L2Ball.around(x, 1.0), BoxRegion(x.double() + 1, x.double())), "an empty one: in set 0"),
+        (lambda: Union((Corners(x[:, None]),)), "Corners"),
         (lambda: Product((L2Ball.around(x, 1.0), L2Ball.around(x[:1], 1.0))), "one number of sets"),
         (lambda: Product(()), "one number of sets"),
         (lambda: Product((Corners(x[:, None]),)), "Corners"),
@@ -276,9 +349,10 @@ def test_what_cannot_be_united_or_multiplied_is_refused() -> None:
 # --- claims ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["FiniteSet", "L0Ball", "Patch"])
+@pytest.mark.parametrize("kind", ["FiniteSet", "L0Ball", "Patch", "Union"])
 def test_a_proof_about_another_kind_of_set_is_never_called_checked(kind: str, tmp_path: Path) -> None:
-    region = corruptions(n=3, k=4, size=0.1) if kind == "FiniteSet" else changed(kind, 3)
+    kinds = {"FiniteSet": lambda: corruptions(n=3, k=4, size=0.1), "Union": lambda: two_places("balls")}
+    region = kinds[kind]() if kind in kinds else changed(kind, 3)
     model = torch.nn.Sequential(torch.nn.Linear(region.size, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1))
     with torch.no_grad():
         model[2].bias += 10.0

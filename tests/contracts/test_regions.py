@@ -29,6 +29,7 @@ from fathom.regions.linf import LinfBall
 from fathom.regions.patch import Patch
 from fathom.regions.product import Product
 from fathom.regions.tabular import Tabular
+from fathom.regions.union import Union
 from fathom.regions.wasserstein import WassersteinBall
 
 KINDS = discover(fathom.regions, Region)
@@ -65,6 +66,10 @@ def make(kind: str, centre: torch.Tensor, radius: torch.Tensor, clip: tuple[floa
         return Patch.around(centre.reshape(-1, *shape), window, clip, radius=radius)
     if kind == "Product":
         return Product(tuple(make(one, part, radius, clip) for one, part in zip(factors(d), centre.split((d + 1) // 2, 1))))
+    if kind == "Union":  # of sets that reach into one another, or of two that lie side by side
+        low, high = (-math.inf, math.inf) if clip is None else clip
+        moved = (centre + 2 * radius[:, None].float()).clamp(low, high) if d == 7 else centre
+        return Union((make("L1Ball", centre, radius, clip), make(factors(d)[1], moved, 0.6 * radius, clip)))
     if kind == "Tabular":  # intervals and a budget, where the oracle is exact; see test_kinds_of_region.py for the rest
         low, high = (-100.0, 100.0) if clip is None else clip
         made = Tabular.around(centre, (low, high), unit=torch.arange(1, d + 1), budget=1.0)
@@ -123,6 +128,8 @@ def inside(region: Region, i: int, x: torch.Tensor, slack: Fraction = Fraction(0
     if isinstance(region, Product):
         parts = x.split([factor.size for factor in region.factors])
         return all(inside(factor, i, part, slack) for factor, part in zip(region.factors, parts, strict=True))
+    if isinstance(region, Union):
+        return any(inside(member, i, x, slack) for member in region.members)
     if isinstance(region, Ellipsoid):
         return ellipsoid_holds(region, i, point, slack)
     if isinstance(region, Changes):
@@ -219,6 +226,7 @@ def test_every_kind_is_found() -> None:
         "Patch",
         "Product",
         "Tabular",
+        "Union",
         "WassersteinBall",
     } <= set(KINDS)
 

@@ -6,6 +6,7 @@ list. For each there are several targets. A move gives one block one target; a p
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from fathom.regions.finite import FiniteSet
 from fathom.regions.l0 import L0Ball
 from fathom.regions.product import Product
 from fathom.regions.tabular import Tabular
+from fathom.regions.union import Union
 
 NEAR = 16  # moves, the most promising ones, that pairs are made of
 
@@ -88,6 +90,8 @@ def _targets(region: Region, x: Tensor, size: Tensor, generator: torch.Generator
     """Blocks [L, d] and targets [L, K, d]."""
     if isinstance(region, Product):
         return _side_by_side(region, x, size, generator)
+    if isinstance(region, Union):
+        return _of_members(region, x, size, generator)
     if isinstance(region, FiniteSet):
         return torch.zeros_like(x, dtype=torch.int64), torch.where(region.present[..., None], region.points, x[:, None])
     box, d = region.box(), x.shape[1]
@@ -136,19 +140,30 @@ def _side_by_side(region: Product, x: Tensor, size: Tensor, generator: torch.Gen
     """Of a product: each factor's own."""
     parts = torch.split(x, [factor.size for factor in region.factors], 1)
     found = [_targets(factor, part, size, generator) for factor, part in zip(region.factors, parts, strict=True)]
-    blocks, targets, first = [], [], 0
+    firsts = itertools.accumulate((part.shape[1] for part in parts), initial=0)
     most = max(target.shape[1] for _, target in found)
-    for part, (block, target) in zip(parts, found, strict=True):
-        blocks.append(block + first)
-        first += part.shape[1]
-        targets.append(torch.cat([target, part[:, None].expand(-1, most - target.shape[1], -1)], 1))
-    return torch.cat(blocks, 1), torch.cat(targets, 2)
+    targets = [_filled(target, part, most) for part, (_, target) in zip(parts, found, strict=True)]
+    return torch.cat([block + first for (block, _), first in zip(found, firsts)], 1), torch.cat(targets, 2)
+
+
+def _of_members(region: Union, x: Tensor, size: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of a union: those of the member that each point is in."""
+    found = [_targets(member, x, size, generator) for member in region.members]
+    most = max(target.shape[1] for _, target in found)
+    at, each = region.nearest(x), torch.arange(len(x))
+    targets = torch.stack([_filled(target, x, most) for _, target in found])
+    return torch.stack([block for block, _ in found])[at, each], targets[at, each]
+
+
+def _filled(target: Tensor, x: Tensor, most: int) -> Tensor:
+    """Targets [L, K, d] made `most`, with x [L, d], which is none."""
+    return torch.cat([target, x[:, None].expand(-1, most - target.shape[1], -1)], 1)
 
 
 def continuous(region: Region) -> bool:
     """Whether some number of the region may move by as little as it likes."""
-    if isinstance(region, Product):
-        return any(continuous(factor) for factor in region.factors)
+    if isinstance(region, Product | Union):
+        return any(continuous(part) for part in (region.factors if isinstance(region, Product) else region.members))
     if isinstance(region, FiniteSet):
         return False
     box = region.box()

@@ -22,6 +22,7 @@ from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
 from fathom.regions.product import Product
+from fathom.regions.union import Union
 
 KEPT = 0.4
 """Of the inputs that an L1 search has changed, those that its next step moves: of a half, 0.4 and a third the best on digits."""
@@ -58,6 +59,8 @@ def stepper(region: Region, dtype: torch.dtype) -> Step:
         return SparseStep(region)
     if isinstance(region, L2Ball | Ellipsoid) or (isinstance(region, Product) and region.convex):
         return ShiftedStep(region)
+    if isinstance(region, Union):
+        return MemberStep(region, tuple(stepper(member, dtype) for member in region.members))
     if isinstance(region, Repairable):
         return ProjectedStep(region)
     return FrankWolfeStep(region)
@@ -150,6 +153,22 @@ class SparseStep(Step):
 
     def take(self, index: Tensor) -> SparseStep:
         return SparseStep(self.region.take(index))
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class MemberStep(Step):
+    """In a union: as in the member that a search is in, where it stays."""
+
+    region: Union
+    steps: tuple[Step, ...]  # of each member
+
+    def move(self, x: Tensor, previous: Tensor, gradient: Tensor, size: Tensor) -> Tensor:
+        moved = torch.stack([step.move(x, previous, gradient, size) for step in self.steps])
+        return moved[self.region.nearest(x), torch.arange(len(x))]
+
+    def take(self, index: Tensor) -> MemberStep:
+        return MemberStep(self.region.take(index), tuple(step.take(index) for step in self.steps))
 
 
 @final

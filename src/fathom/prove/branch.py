@@ -13,11 +13,12 @@ from fathom.core.solver import Hints, Observer, Solver, ignore
 from fathom.prove.input_split import InputTree
 from fathom.prove.layer import is_shallow
 from fathom.prove.lean import lean
-from fathom.prove.parts import MOST_PARTS, solve_parts
+from fathom.prove.parts import MOST_PARTS, solve_members, solve_parts
 from fathom.prove.phase_split import PhaseTree
 from fathom.prove.record import Record
 from fathom.prove.search import search
 from fathom.prove.shallow_split import ShallowTree
+from fathom.regions.union import Union
 
 FEW_INPUTS = 16
 """Up to here halving inputs beats splitting neurons: every input then gets its turn within a few levels of the tree."""
@@ -55,6 +56,8 @@ class BranchAndBound(Solver):
         parts = None if problem.region.convex else problem.region.parts(MOST_PARTS)
         if parts is not None:
             return solve_parts(replace(self, record=None, forms=None), problem, *parts, budget, hints, observe)
+        if isinstance(problem.region, Union):
+            return solve_members(replace(self, record=None, forms=None), problem, budget, hints, observe)
         answers = self._search(problem, budget, hints, observe)
         if problem.region.convex:
             return answers

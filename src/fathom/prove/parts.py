@@ -1,11 +1,12 @@
 """Sets that are not convex, searched part by part: a patch at each of its places, a finite set point by point.
 
 A bound sees of a set what its linear minimisation oracle sees, which is no more than the convex hull. Where the set is a union of
-convex ones, branch and bound on each of them has no such gap.
+convex ones, branch and bound on each of them has no such gap. Of a union of other kinds it takes the members, one kind at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,11 +19,15 @@ from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.solver import Hints, Observer, Solver
 from fathom.prove.starts import Starts
+from fathom.regions.union import Union
 
 MOST_PARTS = 4096
 """Of one set. More are left to relaxations of the hull."""
 
 AT_ONCE = 256
+
+Piece = tuple[Tensor, Callable[[Tensor], Problem]]
+"""The sets [k] that parts are of, and from some of 0 to k - 1 to the problem of these parts."""
 
 
 def solve_parts(
@@ -38,27 +43,56 @@ def solve_parts(
         As `solver` would: a set's lower bound is the least of its parts', once all have been looked at; one broken part is
         enough for the goal `decide`, and the others are then left.
     """
+
+    def piece(chunk: Tensor) -> Piece:
+        return owner[chunk], lambda keep: _part(problem.take(owner[chunk[keep]]), parts.take(chunk[keep]))
+
+    return _solve(
+        solver, problem, [piece(chunk) for chunk in torch.split(torch.arange(len(owner)), AT_ONCE)], budget, hints, observe
+    )
+
+
+def solve_members(solver: Solver, problem: Problem, budget: Budget, hints: Hints, observe: Observer) -> Answers:
+    """The same for a problem over a `Union`, from a solver's answers for its members, whatever their kinds."""
+    region, deployed = problem.region, problem.deployed
+    assert isinstance(region, Union) and isinstance(deployed, Union)
+
+    def piece(member: Region, given: Region) -> Piece:
+        sets = (~member.empty()).nonzero()[:, 0]
+
+        def make(keep: Tensor) -> Problem:
+            return replace(problem.take(sets[keep]), region=member.take(sets[keep]), deployed=given.take(sets[keep]))
+
+        return sets, make
+
+    pieces = [piece(*pair) for pair in zip(region.members, deployed.members, strict=True)]
+    return _solve(solver, problem, pieces, budget, hints, observe)
+
+
+def _solve(solver: Solver, problem: Problem, pieces: Sequence[Piece], budget: Budget, hints: Hints, observe: Observer) -> Answers:
+    """Answers for the sets from those for all pieces of them."""
     clock, n = budget.start(), len(problem)
     outputs = sum(port.size for port in problem.program.outputs)
     known = hints.answers or Answers.none(n, problem.region.size, outputs, problem.program.dtype)
     standing = Answers(known.lower, known.found, torch.full_like(known.reason, REASONS.index(Reason.DECIDED)), Cost.zero(n))
     least = torch.full((n,), torch.inf, dtype=torch.float64)
-    open_ = torch.zeros(n, dtype=torch.int64).index_add(0, owner, torch.ones_like(owner))
+    open_ = torch.zeros(n, dtype=torch.int64)
+    for sets, _ in pieces:
+        open_ = open_.index_add(0, sets, torch.ones_like(sets))
     starts = Starts.none(problem.region.size)
-    chunks = torch.split(torch.arange(len(owner)), AT_ONCE)
-    for k, chunk in enumerate(chunks):
+    for k, (sets, make) in enumerate(pieces):
         stop = clock.over()
         if stop is not None:
             standing = standing.because(stop, ((open_ > 0) & ~standing.decided).nonzero()[:, 0])
             break
+        keep = torch.arange(len(sets))
         if budget.goal is Goal.DECIDE:
-            chunk = chunk[~standing.decided[owner[chunk]]]
-        if not len(chunk):
+            keep = keep[~standing.decided[sets]]
+        if not len(keep):
             continue
-        sets = owner[chunk]
-        part = _part(problem.take(sets), parts.take(chunk))
-        seconds = None if budget.seconds is None else clock.remaining / (len(chunks) - k)
-        found = solver.solve(part, replace(budget, seconds=seconds), Hints())
+        sets = sets[keep]
+        seconds = None if budget.seconds is None else clock.remaining / (len(pieces) - k)
+        found = solver.solve(make(keep), replace(budget, seconds=seconds), Hints())
         starts = starts.worst(_starts(sets, found))
         least = least.scatter_reduce(0, sets, found.lower, "amin")
         open_ = open_.index_add(0, sets, -torch.ones_like(sets))

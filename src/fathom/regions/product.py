@@ -1,4 +1,4 @@
-"""Products: each group of consecutive inputs has a region of its own. And unions: several sets that are one case."""
+"""Products: each group of consecutive inputs has a region of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from fathom.core.box import Box
 from fathom.core.errors import FathomError
 from fathom.core.region import Region, Repairable
 from fathom.core.rounding import down
-from fathom.core.value import fingerprint, join
 
 
 @final
@@ -117,32 +116,3 @@ class Product(Repairable):
             assert isinstance(factor, Repairable)
             fixed.append(factor.repair(part))
         return torch.cat(fixed, -1)
-
-
-def union(*regions: Region) -> tuple[Region, Tensor]:
-    """Unions of sets: case i is in danger wherever it may be within set i of any of the regions.
-
-    Args:
-        regions: of one kind, with n sets each, and alike in all that is not a tensor, such as the shape of images.
-
-    Returns:
-        All their sets as one region, and [sets] the case of each: what `Problem.make` takes as `region` and `owner`, with judges
-        taken at `owner`.
-
-    Raises:
-        FathomError: there are none, or they cannot be one region.
-    """
-    if not regions:
-        raise FathomError("expected at least one region to unite, got none")
-    kinds = sorted({type(region).__name__ for region in regions})
-    counts = [len(region) for region in regions]
-    if len(kinds) > 1 or len(set(counts)) > 1:
-        raise FathomError(f"expected regions of one kind, with one number of sets, got {', '.join(kinds)} with {counts} sets")
-    try:
-        whole = join(regions[0], *regions[1:])
-    except (RuntimeError, TypeError, ValueError) as reason:
-        raise FathomError(f"expected regions of one size, got others ({reason}); pad them alike") from reason
-    again = [whole.take(torch.arange(len(whole)).reshape(len(regions), -1)[k]) for k in range(len(regions))]
-    if any(fingerprint(one) != fingerprint(region) for one, region in zip(again, regions, strict=True)):
-        raise FathomError(f"expected regions alike but for their numbers, got {'; '.join(str(region) for region in regions)}")
-    return whole, torch.arange(counts[0]).repeat(len(regions))
