@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
+import re
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +17,11 @@ import fathom
 from fathom.attacks.discrete import Discrete
 from fathom.attacks.gradient import Gradient
 from fathom.attacks.values import Values
+from fathom.audits.settings import REGION_KINDS
 from fathom.core.answer import Answers, Reason
 from fathom.core.budget import Budget, Goal
+from fathom.core.discover import discover
+from fathom.core.filled import require_filled
 from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.overseers.linear_rules import LinearRules
@@ -374,3 +380,24 @@ def test_no_combination_is_forgotten() -> None:
     for i, j in itertools.product(range(2), range(4)):
         held = bool((boxes.contains(region.points[i, j].expand(len(owner), -1)) & (owner == i)).any())
         assert held == bool(region.present[i, j])
+
+
+# --- the page -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_of_regions_runs_and_names_every_kind() -> None:
+    """All its Python, in order; every region that it makes fits the model that it audits."""
+    text = (Path(__file__).parent.parent / "docs" / "regions.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    made = set()
+    for statement in ast.parse("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))).body:
+        exec(compile(ast.Module([statement], []), "docs/regions.md", "exec"), names)  # noqa: S102 (our own page)
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "region":
+            region = names["region"]
+            require_filled(region)
+            assert (len(region), region.size) == (5, 4), ast.unparse(statement)
+            made.add(type(region).__name__)
+    assert made == set(discover(fathom.regions, Region))
+    assert len(names["result"].titles) == 5
+    for kind in REGION_KINDS:
+        assert f"| `{kind}`" in text or f", `{kind}`" in text, kind
