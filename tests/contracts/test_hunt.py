@@ -31,6 +31,9 @@ from fathom.regions.l0 import L0Ball
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.regions.product import Product
+from fathom.regions.tabular import Tabular
+from fathom.regions.union import Union
 
 FREE = Budget()
 QUICK = Gradient(restarts=2, steps=6, full=0)  # one step finds the failures of a half-space
@@ -112,6 +115,49 @@ def test_no_single_input_can_be_put_back(make: type[LinfBall | L2Ball]) -> None:
         without = shrunk.x.clone()
         without[0, i] = 0
         assert not confirm(problem, without).broken.any()
+
+
+def test_a_category_that_does_not_matter_is_put_back_though_its_group_is_not_together() -> None:
+    """Only feature 2 matters; of a group no input alone can be put back, and feature 2 stands between its members."""
+    centre = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0]])
+    region = Tabular.around(centre, (0, 1), groups=[[0, 1, 3, 4]])
+    problem = linear([[0.0, 0.0, 1.0, 0.0, 0.0]], region, at_least(0.4))
+    found = confirm(problem, torch.tensor([[0.0, 0.0, 0.9, 0.0, 1.0]]))
+    assert found.broken.all()
+    assert shrink(problem, found, centre, FREE).x[0].tolist() == [1, 0, pytest.approx(0.4, abs=0.05), 0, 0]
+
+
+def test_inputs_tied_by_relations_are_put_back_and_made_small_together() -> None:
+    """x0 = x8, and x8 = x3 besides: only all three can move, and x4 = x6 between them matters, which shrinks as one."""
+    equal = torch.zeros(6, 9)
+    for k, (i, j) in enumerate(((0, 8), (8, 3), (4, 6))):
+        equal[2 * k, [i, j]], equal[2 * k + 1, [i, j]] = torch.tensor([1.0, -1.0]), torch.tensor([-1.0, 1.0])
+    region = Tabular.around(torch.zeros(1, 9), (0, 1), relations=(equal, torch.zeros(6)))
+    problem = linear([[0.0] * 4 + [1.0] + [0.0] * 4], region, at_least(0.25))
+    found = confirm(problem, torch.tensor([[1.0, 0.5, 0.5, 1.0, 1.0, 0.5, 1.0, 0.5, 1.0]]))
+    assert found.broken.all()
+    shrunk = shrink(problem, found, torch.zeros(1, 9), FREE)
+    assert shrunk.broken.all() and shrunk.x[0].nonzero()[:, 0].tolist() == [4, 6]
+    assert 0.25 <= shrunk.x[0, 4] == shrunk.x[0, 6] <= 0.3
+
+
+def test_the_channels_of_a_pixel_are_put_back_together_in_products_and_unions_too() -> None:
+    """Channels of a pixel stand four apart; here each may change only if the others do, as two of a kind."""
+    zero = torch.zeros(1, 2, 2, 2)
+    ball = L0Ball.around(zero, 2, (0, 1), groups=L0Ball.pixels((2, 2, 2)))
+    table = Tabular.around(torch.zeros(1, 3), (0, 1), relations=([[1, 0, -1], [-1, 0, 1]], [0, 0]))
+    (pixels,), (sides,) = ball.ties(), table.ties()
+    assert pixels[0].tolist() == [0, 1, 2, 3] * 2 and sides[0].tolist() == [0, -1, 0]
+    first, second = Product((ball, table)).ties()
+    assert first[0].tolist() == [0, 1, 2, 3] * 2 + [-1] * 3 and second[0].tolist() == [-1] * 8 + [0, -1, 0]
+    assert len(Union.of(ball, LinfBall.around(zero, 0.1)).ties()) == 1
+    assert LinfBall.around(zero, 0.1).ties() == L0Ball.around(zero, 2, (0, 1)).ties() == ()
+    together = PythonOverseer(lambda x, y: torch.where((x[:, 1] > 0) == (x[:, 5] > 0), 0.5 - x[:, 0], torch.nan))
+    problem = linear([[1.0] * 8], ball, together)
+    found = confirm(problem, torch.tensor([[1.0, 1.0, 0, 0, 0, 1.0, 0, 0]]))
+    assert found.broken.all()
+    shrunk = shrink(problem, found, zero.flatten(1), FREE)
+    assert shrunk.x[0].tolist() == [0.5] + [0.0] * 7
 
 
 def test_rows_that_are_not_broken_are_left_out() -> None:

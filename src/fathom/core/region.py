@@ -82,6 +82,14 @@ class Region(ABC):
         """
         return None
 
+    def ties(self) -> tuple[Tensor, ...]:
+        """Which inputs may have to change together, as far as the kind knows: for the failures of an attack to be made simple.
+
+        Returns:
+            [n, d] int64 each: inputs of one number are tied; -1 for those that are not.
+        """
+        return ()
+
     @abstractmethod
     def box(self) -> Box:
         """[n, d] float64 boxes that hold the sets, rounded outward."""

@@ -32,7 +32,8 @@ def shrink(problem: Problem, found: Witnesses, origin: Tensor, budget: Budget) -
 
     Method: delta debugging (Zeller and Hildebrandt, Simplifying and isolating failure-inducing input, 2002), all sets at once:
         ever smaller groups of inputs are put back, then moved part of the way back, then rounded, and what still fails is
-        kept. Greedy: of what the budget lets it reach no single input can be put back, but some other failure may be simpler.
+        kept; so are inputs that the region ties together, wherever they stand. Greedy: of what the budget lets it reach no single
+        input and no tie can be put back, but some other failure may be simpler.
     """
     clean, n = origin.to(problem.program.dtype), len(problem)
     nothing = Witnesses.none(n, found.x.shape[1], found.y.shape[1], found.x.dtype)
@@ -55,9 +56,11 @@ class _Search:
     def __init__(self, problem: Problem, budget: Budget, best: Witnesses) -> None:
         self.problem, self.clock, self.best, self.x = problem, budget.start(), best, best.x
         self.spent = torch.zeros(len(problem), dtype=torch.int64)
+        self.ties = problem.deployed.ties()
 
     def move(self, goal: Tensor) -> bool:
-        """Move as many inputs as can be to `goal` [n, d], in groups: first all at once, then halves, down to single inputs.
+        """Move as many inputs as can be to `goal` [n, d], in groups: first all at once, then halves, down to single inputs;
+        and then what is tied.
 
         Returns:
             Whether any has moved, and what came out is confirmed.
@@ -71,7 +74,7 @@ class _Search:
             moved = self._move_groups(goal, _groups(pending, parts), min(parts, most))
             if parts >= most:
                 singles += 1
-                if not moved:
+                if not (self._move_ties(goal) or moved):
                     break
             parts *= 2
         return self._confirm()
@@ -83,6 +86,16 @@ class _Search:
         self.best = found.where(found.broken, self.best)
         self.x = self.best.x
         return bool((changed & found.broken).any())
+
+    def _move_ties(self, goal: Tensor) -> bool:
+        """Inputs that the region ties together, each tie as a whole: alone they might leave the set. Whether any moved."""
+        moved = False
+        for tie in self.ties:
+            pending = (self.x != goal) & self.best.known[:, None] & (tie >= 0)
+            if bool(pending.any()):
+                group = _numbered(torch.where(pending, tie, -1))
+                moved |= self._move_groups(goal, group, int(group.max()) + 1)
+        return moved
 
     def _move_groups(self, goal: Tensor, group: Tensor, parts: int) -> bool:
         """Every group alone; then together those that may move, the safest first, as many as still fail. Whether any moved."""
@@ -130,3 +143,11 @@ def _groups(pending: Tensor, parts: int) -> Tensor:
     place, count = pending.cumsum(1) - 1, pending.sum(1, keepdim=True)
     group = place * count.clamp(max=parts) // count.clamp(min=1)
     return torch.where(pending, group, -1)
+
+
+def _numbered(label: Tensor) -> Tensor:
+    """Labels [n, d] >= 0, in each row the least made 0, the next 1, and so on; -1 stays."""
+    order = label.sort(dim=1)
+    fresh = (order.values != order.values.roll(1, 1)) & (order.values >= 0)
+    fresh[:, 0] = order.values[:, 0] >= 0
+    return torch.empty_like(label).scatter_(1, order.indices, torch.where(order.values >= 0, fresh.cumsum(1) - 1, -1))

@@ -83,6 +83,10 @@ class L0Ball(Changes):
     def _groups(self) -> int:
         return int(self.group.max()) + 1 if self.group.numel() else self.group.shape[1]
 
+    def ties(self) -> tuple[Tensor, ...]:
+        """The groups, such as the channels of a pixel, where they are of several inputs."""
+        return () if self._groups == self.lower.shape[1] else (self.group,)
+
     def _of_groups(self, value: Tensor, how: str) -> Tensor:
         """Sums or maxima [n, k, groups] of values [n, k, d]."""
         none = value.new_zeros(*value.shape[:2], self._groups)

@@ -68,6 +68,14 @@ class Product(Repairable):
         k = next(k for k, factor in enumerate(self.factors) if bool(factor.empty()[index]))
         return f"factor {k} ({type(self.factors[k]).__name__}) is empty: there {self.factors[k].why_empty(index)}"
 
+    def ties(self) -> tuple[Tensor, ...]:
+        found, first = [], 0
+        for factor in self.factors:
+            sides = (first, self.size - first - factor.size)
+            found += [torch.nn.functional.pad(tie, sides, value=-1) for tie in factor.ties()]
+            first += factor.size
+        return tuple(found)
+
     def parts(self, most: int) -> tuple[Region, Tensor] | None:
         """Every combination of parts of the factors."""
         found = []

@@ -20,6 +20,7 @@ from fathom.core.rounding import TINY, gamma, up
 from fathom.regions.balls import End, ball_parts, difference, with_gradient
 from fathom.regions.box import check_matrices, in_rows, sample_box
 from fathom.regions.features import Features, certainly_at_most
+from fathom.regions.ties import labellings
 
 
 @final
@@ -370,6 +371,11 @@ class Tabular(Repairable):
         found = self.restrict(sets, torch.stack(lows), torch.stack(highs))
         full = (~found.empty()).nonzero()[:, 0]
         return found.take(full), sets[full]
+
+    def ties(self) -> tuple[Tensor, ...]:
+        """Groups, and the features of each relation."""
+        related = [row.nonzero()[:, 0].tolist() for row in (self.rows != 0).any(0)]
+        return labellings([*self.groups, *related], len(self), self.size)
 
     def repair(self, x: Tensor) -> Tensor:
         """Each feature to the nearest of its domain; where that breaks budget or relations, from the sample towards it."""

@@ -83,6 +83,9 @@ class Union(Repairable):
     def empty(self) -> Tensor:
         return self._vacant.all(0)
 
+    def ties(self) -> tuple[Tensor, ...]:
+        return tuple(tie for member in self.members for tie in member.ties())
+
     def parts(self, most: int) -> tuple[Region, Tensor] | None:
         """The members' parts, where all of these are boxes: of other kinds, members reach into one another's boxes."""
         found = []
