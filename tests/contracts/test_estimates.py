@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fathom
 from fathom.core.answer import Claim
 from fathom.core.box import Box
 from fathom.core.budget import Budget, Clock
@@ -19,6 +20,7 @@ from fathom.estimates.distributions import over
 from fathom.estimates.distributions.empirical import Empirical
 from fathom.estimates.distributions.normal_numbers import enclose_below, enclose_between
 from fathom.estimates.effort import Effort
+from fathom.estimates.enumeration import Enumeration
 from fathom.estimates.importance import Importance
 from fathom.estimates.intervals import at_most, clopper_pearson, of_mean
 from fathom.estimates.question import Question
@@ -26,12 +28,16 @@ from fathom.estimates.sampling import Sampling
 from fathom.estimates.splitting import Splitting
 from fathom.estimates.unseen import Unseen
 from fathom.estimates.volume import Volume
+from fathom.overseers.callable import PythonOverseer
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.regions.box import BoxRegion
+from fathom.regions.finite import FiniteSet
+from fathom.regions.l0 import L0Ball
 from fathom.regions.l1 import L1Ball
 from fathom.regions.l2 import L2Ball
 from fathom.regions.linf import LinfBall
+from fathom.regions.union import Union
 from tests.estimation import BELOW_ZERO, Diamond, ask, box, by_value, exact_share, half_space, linear, piecewise
 
 
@@ -62,6 +68,7 @@ def distributions() -> dict[str, Distribution]:
         "l2": over(L2Ball.around(centre, 0.3)),
         "l2 cut": over(L2Ball.around(centre, 0.3, clip=(0, 1))),
         "l1": over(L1Ball.around(centre, 0.3, clip=(0, 1))),
+        "points": over(FiniteSet.of(torch.rand(2, 9, 3), torch.arange(9) < torch.tensor([[4], [9]]))),
         "data": Empirical(centre.to(torch.float64)),
     }
 
@@ -168,8 +175,14 @@ def test_what_has_no_distribution_is_refused() -> None:
         over(box([0.0], [1.0]), "cauchy")
     with pytest.raises(FathomError, match="standard deviation > 0"):
         over(box([0.0], [1.0]), "normal", -1.0)
-    with pytest.raises(FathomError, match="ask for uniform balls"):
+    with pytest.raises(FathomError, match="ask for a uniform one"):
         over(L2Ball.around(torch.zeros(1, 3), 1.0), "normal")
+    x = torch.zeros(1, 4)
+    for other in (L0Ball.around(x, 1, (0, 1)), Union.of(L2Ball.around(x, 1.0), LinfBall.around(x, 0.6))):
+        with pytest.raises(FathomError, match=r"boxes, linf, l2 and l1 balls, transformations and finite sets.*FiniteSet"):
+            over(other)
+        with pytest.raises(FathomError, match=r"\(boxes and linf balls\).*FiniteSet"):
+            over(other, "normal")
     with pytest.raises(FathomError, match="hold an input, got an empty one"):
         over(box([1.0], [0.0]))
     corner = over(L2Ball.around(torch.zeros(1, 30), 1.0, clip=(0, 1)))
@@ -253,6 +266,55 @@ def test_data_are_counted_once_each() -> None:
     assert dict(part.facts)["draws"] == 11 and dict(part.facts)["failures"] == 3
     assert part.seed is None
     assert "taken for independent draws" in part.sentence
+
+
+# Enumeration
+
+
+def counted(margins: list[list[float]]) -> Question:
+    """Sets of points at whose only input a margin is given; inf for no point."""
+    points = torch.tensor(margins, dtype=torch.float64)[..., None]
+    region = FiniteSet(points.nan_to_num(nan=7.0, posinf=0.0), ~points[..., 0].isinf())
+    undefined = PythonOverseer(lambda x, y: torch.where(x[:, 0] == 7.0, torch.nan, x[:, 0]))
+    return ask(linear([1.0]), region, undefined)
+
+
+def test_points_are_counted_exactly_and_sets_weigh_alike() -> None:
+    """Half of the first set and a third of the second: 5/12, not 2/5."""
+    inf, nan = math.inf, math.nan
+    part = Enumeration().estimate(counted([[-1.0, 1.0, inf], [-1.0, 1.0, 2.0]]), clock())
+    assert part.claim is Claim.CERTIFICATE and part.value == pytest.approx(5 / 12, abs=1e-15)
+    assert Fraction(part.lower) <= Fraction(5, 12) <= Fraction(part.upper) and part.upper - part.lower < 1e-15
+    assert "exactly 5/12" in part.sentence and part.forward == 5 and not part.stopped and not part.warnings
+    unsure = Enumeration().estimate(counted([[-1.0, 1.0, nan, nan]]), clock())
+    assert (unsure.lower, unsure.upper, unsure.value) == (0.25, 0.75, None)
+
+
+def test_points_that_are_not_run_leave_a_bracket() -> None:
+    question = counted([[-1.0] * 2 + [1.0] * 8])
+    few = Enumeration(evaluations=4).estimate(question, clock())
+    assert (
+        (few.lower, few.upper) == pytest.approx((0.2, 0.8)) and few.stopped and "6 of 10 points were not run" in few.warnings[0]
+    )
+    stopped = Budget()
+    stopped.stop.set()
+    none = Enumeration().estimate(question, stopped.start())
+    assert (none.lower, none.upper) == (0.0, 1.0)
+    refused = Enumeration().estimate(half_space(2, 0.5), clock())
+    assert refused.claim is Claim.UNKNOWN and "finitely many points" in refused.sentence
+
+
+def test_an_estimate_over_finite_sets_is_exact_where_points_are_few() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3).eval(), torch.rand(6, 50, 4)
+    region, judge = FiniteSet.of(x), Misclassification(model(x[:, 0]).argmax(1), 3)
+    wrong = (model(x).argmax(2) != judge.label[:, None]).double().mean().item()
+    answer = fathom.estimate(model, region, judge, budget=Budget(seconds=20))
+    assert [part.method for part in answer.parts] == ["enumeration"] and 0 < wrong < 1
+    assert answer.parts[0].value == pytest.approx(wrong, abs=1e-12) and "300 points" in answer.distribution
+    more = fathom.estimate(model, region, judge, budget=Budget(seconds=20), effort=fathom.Effort(draws=4000, evaluations=100))
+    assert [part.method for part in more.parts] == ["enumeration", "sampling", "unseen"]
+    assert all(part.lower <= wrong <= part.upper for part in more.parts[:2])
 
 
 def test_a_sampling_that_is_stopped_says_so() -> None:

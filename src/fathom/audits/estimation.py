@@ -26,7 +26,9 @@ from fathom.estimates.answer import Estimation, Part
 from fathom.estimates.distribution import Distribution, Latent
 from fathom.estimates.distributions import over
 from fathom.estimates.distributions.empirical import Empirical
+from fathom.estimates.distributions.uniform_points import UniformPoints
 from fathom.estimates.effort import Effort
+from fathom.estimates.enumeration import Enumeration
 from fathom.estimates.importance import Importance
 from fathom.estimates.question import Question
 from fathom.estimates.sampling import Sampling
@@ -36,7 +38,7 @@ from fathom.estimates.volume import Volume
 from fathom.estimates.walk import Walkers
 from fathom.prove.work import suited_threads
 
-METHODS = ("sampling", "splitting", "importance", "volume", "unseen")
+METHODS = ("sampling", "splitting", "importance", "volume", "enumeration", "unseen")
 
 Tell = Callable[[str, str], None]
 """Told the method at work, and how far it is."""
@@ -65,7 +67,7 @@ def estimate(
         region: n sets of inputs [d]; a draw is in one of them, each as likely.
         overseer: n judges.
         distribution: "uniform" over the region; "normal" around its centre, cut off at its ends; or one made by
-            `fathom.estimates.distributions`.
+            `fathom.estimates.distributions`, which says over what regions there are.
         budget: of the whole; by default a minute.
         shape: of one sample, where a module does not take flat vectors [d].
         effort: draws, evaluations, the confidence of intervals, the seed.
@@ -130,6 +132,8 @@ class _Work:
 
     def parts(self) -> list[Part]:
         evaluations, confidence, seed = self.effort.evaluations, self.effort.confidence, self.effort.seed
+        if isinstance(self.distribution, UniformPoints):
+            return self._counted(Enumeration(evaluations).estimate(self._ask(), self._share(3), self._teller("enumeration")))
         drawn = Sampling(self.effort.draws, confidence, seed).draw(self._ask(), self._share(4), self._teller("sampling"))
         if isinstance(self.distribution, Empirical):
             return [drawn.part, Unseen(drawn).estimate(self._ask(), self._share(1))]
@@ -146,6 +150,14 @@ class _Work:
         volume = Volume(evaluations).estimate(self._ask(), self._share(1), self._teller("volume"))
         unseen = Unseen(drawn).estimate(self._ask(), self._share(1))
         return [drawn.part, found.part, weighed, volume, unseen]
+
+    def _counted(self, enumerated: Part) -> list[Part]:
+        """Of finitely many points: draws say something only where they were too many to run them all."""
+        if not enumerated.stopped:
+            return [enumerated]
+        drawn = Sampling(self.effort.draws, self.effort.confidence, self.effort.seed)
+        seen = drawn.draw(self._ask(), self._share(2), self._teller("sampling"))
+        return [enumerated, seen.part, Unseen(seen).estimate(self._ask(), self._share(1))]
 
     def _ask(self) -> Question:
         """The question with a meter of its own."""

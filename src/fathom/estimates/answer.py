@@ -16,7 +16,7 @@ FORMAT = "fathom-estimate/1"
 class Part:
     """What one method says about the probability of failure."""
 
-    method: str  # "sampling", "splitting", "importance", "volume", "unseen"
+    method: str  # "sampling", "splitting", "importance", "volume", "enumeration", "unseen"
     claim: Claim
     value: float | None  # the best guess; None where the method has none
     lower: float | None  # the interval; None where the method has none
