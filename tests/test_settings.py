@@ -182,7 +182,12 @@ def changed(old: str, new: str) -> str:
         (changed("0.03", "inf"), r"region.radius: .*got inf"),
         (changed("0.03", "-0.03"), r"region.radius: .*got -0.03"),
         (changed("0.03", "0x" + "f" * 5000), r"region.radius: .*got a whole number of more than 256 bits"),
-        (changed("0.03", "[0.03]"), r"region.radius: .*got a list of 1"),
+        (changed("0.03", "[0.03, -1]"), r"region.radius\[1\]: expected a number of at least 0, got -1"),
+        (changed("0.03", "[]"), r"region.radius: expected a list, got an empty one"),
+        (
+            changed("0.03", "[1, 2]").replace("linf", "l2"),
+            r"line 10, region.radius: expected one radius for the kind l2, got a list of 2",
+        ),
         (changed("0.03", "2020-01-01"), r"region.radius: .*got 2020-01-01"),
         (changed("200", "0"), r"line 6, data.limit: expected a whole number of at least 1, got 0"),
         (changed("200", "20.5"), r"data.limit: expected a whole number of at least 1, got 20.5"),

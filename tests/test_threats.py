@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 import numpy
@@ -63,6 +64,26 @@ def test_every_kind_can_be_asked_for(folder: Path, name: str) -> None:
         assert region.contains(x).all()
 
 
+def test_each_input_may_have_a_radius_of_its_own(folder: Path) -> None:
+    """A budget per feature, in the user's own units: just what moves so far is inside, and nothing that moves further."""
+    radii = [round(0.02 * k, 2) for k in range(18)]
+    region = made(folder, f'kind = "linf"\nradius = {radii}\nrange = [0, 1]\n')
+    with numpy.load(folder / "data.npz") as file:
+        x = torch.from_numpy(file["x"][1:4]).flatten(1).double()
+    far = torch.tensor(radii, dtype=torch.float64)
+    for sign in (-1, 1):
+        edge = (x + sign * far).clamp(0, 1)
+        assert region.contains(edge).all()
+        moved = x.clone()
+        moved[:, 7] = x[:, 7] + sign * (radii[7] + 1e-9)
+        assert not region.contains(moved)[(moved[:, 7] > 0) & (moved[:, 7] < 1)].any()
+    box = region.box()
+    for i in range(3):
+        for c, r, low, high in zip(x[i].tolist(), far.tolist(), box.lower[i].tolist(), box.upper[i].tolist(), strict=True):
+            assert Fraction(low) <= max(Fraction(c) - Fraction(r), Fraction(0))
+            assert Fraction(high) >= min(Fraction(c) + Fraction(r), Fraction(1))
+
+
 def test_what_is_written_is_what_is_meant(folder: Path) -> None:
     (folder / "audit.toml").write_text(HEAD.format(data="") + KINDS["Tabular"], encoding="utf-8")
     region = read_settings(folder / "audit.toml").region
@@ -116,6 +137,7 @@ def test_every_mistake_is_named(folder: Path, text: str, message: str) -> None:
         ('kind = "tabular"\nrange = [0, 1]\nimmutable = [99]\n', "immutable features from 0 to 17"),
         ('kind = "tabular"\nrange = [0, 1]\n[[region.relations]]\ncoefficients = [1]\n', "relations with 18 coefficients"),
         ('kind = "wasserstein"\nradius = 1\nrange = [2, 3]\n', "clipping range"),
+        ('kind = "linf"\nradius = [0.1, 0.2]\n', r"a radius for each of 18 inputs, got \[2\]"),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(folder: Path, text: str, message: str) -> None:

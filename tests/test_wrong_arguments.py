@@ -132,3 +132,12 @@ def test_a_property_that_allows_no_input_still_holds_as_the_standard_says(tmp_pa
     prop.write_text(declared + "".join(f"(declare-const Y_{i} Real)" for i in range(3)) + "(assert (<= Y_0 0))")
     assert fathom.verify(model, prop, seconds=10).verdict == "unsat"
     assert len(to_problem(read_property(prop), fathom.read_onnx(model))) == 0
+
+
+def test_a_ball_with_a_radius_for_each_input_is_told_the_way() -> None:
+    x = torch.rand(5, 4)
+    with pytest.raises(fathom.FathomError, match=r"got \[4\]; for one for each input see LinfBall.per_input"):
+        LinfBall.around(x, torch.ones(4))
+    for radii, words in ((torch.ones(3), r"each of 4 inputs, got \[3\]"), ([1, 1, -1, 1], "radii >= 0 and finite, got -1")):
+        with pytest.raises(fathom.FathomError, match=words):
+            LinfBall.per_input(x, radii)

@@ -172,6 +172,12 @@ def one_or_more(read_one: Reader) -> Reader:
     return lambda place, value: many(place, value) if isinstance(value, list | tuple) else (read_one(place, value),)
 
 
+def one_or_list(read_one: Reader) -> Reader:
+    """A single value, or a list of them."""
+    many = list_of(read_one)
+    return lambda place, value: (many if isinstance(value, list | tuple) else read_one)(place, value)
+
+
 def choice(*words: str) -> Reader:
     """One of some words."""
 

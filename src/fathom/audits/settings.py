@@ -100,7 +100,7 @@ class RegionSettings:
     """[region]: what the adversary may choose. A set round every sample, or one box."""
 
     kind: Annotated[str, keys.choice(*REGION_KINDS)]
-    radius: Annotated[float | None, keys.number(0)] = None  # of noise on top, where pictures are transformed
+    radius: Annotated[float | tuple[float, ...] | None, keys.one_or_list(keys.number(0))] = None  # of linf also one an input
     range: Annotated[tuple[float, float] | None, keys.list_of(keys.number(), 2)] = None  # that every input keeps to
     lower: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None  # the same, an end an input
     upper: Annotated[tuple[float, ...] | None, keys.one_or_more(keys.number())] = None
@@ -123,7 +123,14 @@ class RegionSettings:
         if self.kind == "box" and self.radius is not None:
             raise SettingsError("expected no radius for a box, which is the same for all; give lower and upper", "radius")
         if self.kind in NO_RADIUS and self.radius is not None:
-            raise SettingsError(f"expected no radius for the kind {self.kind}, got {self.radius:g}; leave it out", "radius")
+            other = "give most, a number a feature" if self.kind == "tabular" else "leave it out"
+            raise SettingsError(f"expected no radius for the kind {self.kind}, got one; {other}", "radius")
+        if isinstance(self.radius, tuple) and self.kind != "linf":
+            raise SettingsError(
+                f"expected one radius for the kind {self.kind}, got a list of {len(self.radius)}; one for each input is for the "
+                "kind linf, and for features of a table most of the kind tabular",
+                "radius",
+            )
         if self.kind in ("linf", "l2", "l1", "wasserstein") and self.radius is None:
             raise SettingsError(f"expected the radius of the {self.kind} balls, got none; add radius = 0.03, say", "radius")
         if (self.lower is None) != (self.upper is None):
@@ -176,6 +183,12 @@ class RegionSettings:
         for i, (low, high) in enumerate(zip(lower * (size // len(lower)), upper * (size // len(upper)))):
             if low > high:
                 raise SettingsError(f"expected lower <= upper, got {low:g} > {high:g} at input {i}", name)
+
+    @property
+    def one_radius(self) -> float | None:
+        """`radius`, of kinds that have one for all inputs."""
+        assert not isinstance(self.radius, tuple)
+        return self.radius
 
     @property
     def clip(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

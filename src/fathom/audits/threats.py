@@ -40,6 +40,8 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
     if data is None:
         assert ends is not None
         return BoxRegion(ends[0].clone(), ends[1].clone())
+    if isinstance(settings.radius, tuple):
+        return LinfBall.per_input(data.flat, settings.radius, clip=ends)
     if settings.kind in BALLS:
         assert settings.radius is not None
         return BALLS[settings.kind].around(data.flat, settings.radius, clip=ends)
@@ -47,7 +49,7 @@ def make_region(settings: RegionSettings, data: Data | None, points: Data | None
         return _finite(data, points)
     if settings.transform is not None:
         images = torch.from_numpy(data.x.copy())
-        return Transformed.around(images, settings.transform, clip=ends, radius=settings.radius or 0.0)
+        return Transformed.around(images, settings.transform, clip=ends, radius=settings.one_radius or 0.0)
     if settings.kind == "tabular":
         assert ends is not None
         return _tabular(settings, data, ends)
@@ -107,7 +109,7 @@ def _image_region(settings: RegionSettings, data: Data, ends: Ends | None) -> Re
     images = torch.from_numpy(data.x.copy())
     if settings.kind == "l0" and not settings.pixels:
         assert settings.count is not None
-        return L0Ball.around(data.flat, settings.count, ends, radius=settings.radius)
+        return L0Ball.around(data.flat, settings.count, ends, radius=settings.one_radius)
     if images.ndim not in (3, 4):
         raise FathomError(
             f"expected images [N, channels, height, width] or [N, height, width] for the kind {settings.kind}, got samples "
@@ -117,10 +119,10 @@ def _image_region(settings: RegionSettings, data: Data, ends: Ends | None) -> Re
         assert settings.count is not None
         channels = images.shape[1] if images.ndim == 4 else 1
         groups = L0Ball.pixels((channels, images.shape[-2], images.shape[-1]))
-        return L0Ball.around(data.flat, settings.count, ends, radius=settings.radius, groups=groups)
+        return L0Ball.around(data.flat, settings.count, ends, radius=settings.one_radius, groups=groups)
     if settings.kind == "patch":
         assert settings.size is not None
-        return Patch.around(images, (settings.size[0], settings.size[-1]), ends, radius=settings.radius)
-    assert settings.radius is not None
+        return Patch.around(images, (settings.size[0], settings.size[-1]), ends, radius=settings.one_radius)
+    assert settings.one_radius is not None
     window = 2 if settings.window is None else settings.window
-    return WassersteinBall.around(images, settings.radius, ends, window=window)
+    return WassersteinBall.around(images, settings.one_radius, ends, window=window)

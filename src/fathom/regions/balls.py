@@ -92,7 +92,10 @@ def ball_parts(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | N
     centre = centre.detach().to(torch.float64).flatten(1)
     radius = torch.as_tensor(radius, dtype=torch.float64)
     if radius.shape not in ((), (1,), (len(centre),)):
-        raise FathomError(f"expected one radius, or one for each of {len(centre)} samples, got {list(radius.shape)}")
+        raise FathomError(
+            f"expected one radius, or one for each of {len(centre)} samples, got {list(radius.shape)}; for one for each input "
+            "see LinfBall.per_input"
+        )
     radius = radius.expand(len(centre))
     if clip is None:
         hull = reach(centre, radius)

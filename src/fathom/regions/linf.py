@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, final
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
-from fathom.regions.balls import Ball, core
+from fathom.core.errors import FathomError
+from fathom.regions.balls import Ball, End, ball_parts, core, difference
 from fathom.regions.box import BoxRegion, clamp, inward, sample_box
 
 
@@ -23,6 +25,28 @@ class LinfBall(Ball):
     """
 
     norm: ClassVar[str] = "Linf"
+
+    @staticmethod
+    def per_input(centre: Tensor, radius: Sequence[float] | Tensor, clip: tuple[End, End] | None = None) -> BoxRegion:
+        """The same with a radius for each input, in its own unit: boxes, whose ends are float64 numbers rounded outward.
+
+        Args:
+            centre: samples [n, *shape].
+            radius: [d], or [n, d] of each sample's own.
+
+        Raises:
+            FathomError: a sample outside the range, or radii that are not as many, or below 0, or not finite.
+        """
+        wide, _, lower, upper = ball_parts(centre, 0.0, clip)
+        far = torch.as_tensor(radius, dtype=torch.float64)
+        if far.shape not in (wide.shape[1:], wide.shape):
+            raise FathomError(f"expected a radius for each of {wide.shape[1]} inputs, got {list(far.shape)}")
+        if not bool((torch.isfinite(far) & (far >= 0)).all()):
+            raise FathomError(f"expected radii >= 0 and finite, got {far[~(torch.isfinite(far) & (far >= 0))][0].item()}")
+        far = far.expand_as(wide)
+        box = Box(difference(wide, far)[0], difference(wide, -far)[1])
+        box = box if clip is None else box.intersect(Box(lower, upper))
+        return BoxRegion(box.lower, box.upper)
 
     @cached_property
     def _outer(self) -> BoxRegion:
