@@ -11,8 +11,11 @@ import torch
 
 import fathom
 import tests.onnx_models as onnx_models
+from fathom.attacks.gradient import Gradient
 from fathom.capture.vnnlib import read_property, to_problem
+from fathom.core.arguments import require_overseer, require_parts, require_solver
 from fathom.core.filled import require_filled
+from fathom.core.overseer import Overseer
 from fathom.core.region import Region
 from fathom.prove.branch import BranchAndBound
 from fathom.regions.box import BoxRegion
@@ -141,3 +144,70 @@ def test_a_ball_with_a_radius_for_each_input_is_told_the_way() -> None:
     for radii, words in ((torch.ones(3), r"each of 4 inputs, got \[3\]"), ([1, 1, -1, 1], "radii >= 0 and finite, got -1")):
         with pytest.raises(fathom.FathomError, match=words):
             LinfBall.per_input(x, radii)
+
+
+# --- parts of another kind ------------------------------------------------------------------------------------------------
+
+REGION = BoxRegion(NONE, ONE)
+PARTS: dict[str, tuple[dict[str, object], str]] = {
+    "a function as overseer": (
+        {"overseer": lambda x, y: y[:, 0]},
+        r"overseer.*got a function; .*fathom.overseers.PythonOverseer\(",
+    ),
+    "labels as overseer": ({"overseer": torch.tensor([0])}, r"got a tensor \[1\]; labels y become .*fathom.Misclassification\("),
+    "a class as overseer": ({"overseer": fathom.Targeted}, "got the class Targeted itself"),
+    "samples as region": ({"region": NONE}, r"`region`.*got a tensor \[1, 4\]; .*fathom.regions.LinfBall.around\("),
+    "nothing as region": ({"region": None}, "`region` as a region, .*got None"),
+    "seconds as budget": ({"budget": 5}, r"`budget` as a budget, got 5; write fathom.Budget\(seconds=5\)"),
+    "text as budget": ({"budget": "5 s"}, r"got '5 s'; write fathom.Budget\(seconds=60\)"),
+    "a function as model": (
+        {"model": lambda x: x},
+        "`model` as a torch.nn.Module, .*got a function; .*forward of a torch.nn.Module",
+    ),
+    "numbers as model": ({"model": [1.0, 2.0]}, "got a value of the type list"),
+}
+
+
+@pytest.mark.parametrize("word", PARTS)
+@pytest.mark.parametrize("function", ["audit", "estimate", "latent"])
+def test_a_part_of_another_kind_is_refused_with_the_way(function: str, word: str) -> None:
+    wrong, message = PARTS[word]
+    given = {"model": linear(), "region": REGION, "overseer": JUDGE, "budget": BUDGET, **wrong}
+    more = {"latent": {"layer": "none"}}.get(function, {})
+    with pytest.raises(fathom.FathomError, match=message):
+        getattr(fathom, function)(given.pop("model"), given.pop("region"), given.pop("overseer"), **given, **more)
+
+
+def test_what_is_no_solver_is_refused() -> None:
+    for solver in ("pgd", BranchAndBound, lambda problem: None):
+        with pytest.raises(fathom.FathomError, match=r"`solver` as a solver, got .*Gradient\(\) from fathom.attacks.gradient"):
+            fathom.audit(linear(), REGION, JUDGE, budget=BUDGET, solver=solver)
+
+
+def test_what_is_no_file_or_time_is_refused() -> None:
+    for call, message in (
+        (lambda: fathom.verify(linear(), "p.vnnlib"), "`network` as the path of an .onnx file, got a value of the type Linear"),
+        (lambda: fathom.verify({"N": linear()}, "p.vnnlib"), "`network` as the path"),
+        (lambda: fathom.verify("m.onnx", None), "`prop` as the path of a .vnnlib file, got None"),
+        (
+            lambda: fathom.verify("m.onnx", "p.vnnlib", seconds=BUDGET),
+            "`seconds` as a number of seconds, got a value of the type",
+        ),
+    ):
+        with pytest.raises(fathom.FathomError, match=message):
+            call()
+
+
+def test_the_ways_that_errors_show_can_be_gone() -> None:
+    """What the texts say to write makes what is asked for."""
+    x, y = torch.rand(3, 4), torch.tensor([0, 1, 2])
+    require_parts(
+        linear(),
+        torch.nn.Module,
+        fathom.regions.LinfBall.around(x, radius=0.03, clip=(0, 1)),
+        fathom.Misclassification(label=y, classes=10),
+        fathom.Budget(seconds=5),
+    )
+    require_overseer(fathom.overseers.PythonOverseer(lambda x, y: y[:, 0]))
+    require_solver(Gradient())
+    assert isinstance(fathom.overseers.PythonOverseer(lambda x, y: y[:, 0]), Overseer)

@@ -19,13 +19,14 @@ from fathom.audits.draws import OBSTACLE, RUNS, Draws, answers_at_random, margin
 from fathom.audits.interrupt import interruptible
 from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
-from fathom.audits.pose import capture, pose, pose_program
+from fathom.audits.pose import Source, capture, pose, pose_program
 from fathom.audits.questions import QUESTIONS, judged_failures, people, put_questions
 from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
 from fathom.audits.transfer import Transfer, require_fitting, transfers
 from fathom.capture.captured import Captured
 from fathom.core.answer import Answers, Reason, Witnesses
+from fathom.core.arguments import require_parts, require_solver
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
@@ -123,6 +124,8 @@ def audit(
             keeps no record, or about the float32 program, which an exported copy of the model is not.
     """
     began = time.monotonic()
+    require_parts(model, Source | Program, region, overseer, budget)
+    require_solver(solver)
     budget = budget or Budget(seconds=60)
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)

@@ -14,8 +14,9 @@ from fathom.attacks.gradient import Gradient
 from fathom.attacks.objective import has_gradient
 from fathom.audits.engine import versions
 from fathom.audits.interrupt import interruptible
-from fathom.audits.pose import capture, pose
+from fathom.audits.pose import Source, capture, pose
 from fathom.capture.captured import Captured
+from fathom.core.arguments import require_parts
 from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
@@ -79,6 +80,7 @@ def estimate(
     Raises:
         FathomError: a model that is not understood, or parts that do not fit together.
     """
+    require_parts(model, Source, region, overseer, budget)
     problem = pose(capture(model, region, shape), region, overseer)
     chosen = over(problem.deployed, distribution) if isinstance(distribution, str) else distribution
     return estimate_problem(problem, chosen, budget=budget, effort=effort, title=title, tell=tell)

@@ -14,9 +14,10 @@ from fathom.attacks.gradient import Gradient
 from fathom.audits.engine import versions
 from fathom.audits.interrupt import interruptible
 from fathom.audits.portfolio import Portfolio
-from fathom.audits.pose import capture, pose
+from fathom.audits.pose import Source, capture, pose
 from fathom.audits.relaxed import Containment, LatentResult
 from fathom.capture.captured import Captured
+from fathom.core.arguments import require_parts
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
@@ -86,6 +87,7 @@ def latent(
     Raises:
         FathomError: a model that is not understood, a layer that there is not, or parts that do not fit together.
     """
+    require_parts(model, Source, region, overseer, budget)
     problem = pose(capture(model, region, shape), region, overseer)
     if natural is not None and isinstance(region, Transformed) and natural.x.flatten(1).shape[1] == region.pixels:
         natural = replace(natural, x=region.unchanged(natural.x.flatten(1).to(torch.float64)))

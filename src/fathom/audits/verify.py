@@ -19,6 +19,7 @@ from fathom.capture.onnx_file import read_onnx
 from fathom.capture.onnx_program import OnnxProgram
 from fathom.capture.vnnlib import Property, Query, read_property, to_problem
 from fathom.core.answer import Answers, Reason, Verdict, Witnesses
+from fathom.core.arguments import require_file, require_files, require_seconds
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.budget import Budget
 from fathom.core.confirm import confirm
@@ -145,6 +146,9 @@ def verify(
         FathomError: a file that is not understood, or a model whose float32 program is not.
     """
     began = time.monotonic()
+    require_files("network", network, "the path of an .onnx file")
+    require_file("prop", prop, "the path of a .vnnlib file")
+    require_seconds(seconds)
 
     def left() -> float | None:
         return None if seconds is None else seconds - (time.monotonic() - began)
