@@ -129,7 +129,7 @@ def test_programs_that_are_not_there_and_limits_that_are_none() -> None:
     with pytest.raises(FathomError, match="not found"):
         ProgramOverseer.make(["/nowhere/judge"])
     for seconds in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(FathomError, match="above 0 seconds"):
+        with pytest.raises(FathomError, match="`seconds` as a finite number above 0"):
             ProgramOverseer.make([sys.executable], seconds=seconds)
 
 

@@ -13,6 +13,7 @@ import torch
 from fathom.capture.captured import Captured
 from fathom.capture.joint_program import JointProgram, Part
 from fathom.core.arithmetic import Arithmetic
+from fathom.core.checks import check_number, check_whole
 from fathom.core.errors import FathomError
 from fathom.core.network import Network, Node, Port, fork
 from fathom.ops.pick import Pick
@@ -47,11 +48,12 @@ def monotone(
         FathomError: a feature or output that there is not, no tolerance, boxes of another size, or float32 arithmetic.
     """
     d, m = captured.network.input_size, captured.network.output_size
-    if region.size != d or not 0 <= feature < d or not 0 <= output < m:
+    if region.size != d or check_whole("feature", feature) >= d or check_whole("output", output) >= m:
         raise FathomError(
             f"expected a feature below {d}, an output below {m}, boxes of {d} inputs, got {feature}, {output} and {region.size}"
         )
-    if not 0 < tolerance < float("inf"):
+    tolerance = check_number("tolerance", tolerance)
+    if tolerance <= 0:
         raise FathomError(f"expected a tolerance above 0, got {tolerance}: where both inputs are equal, so are the outputs")
     if captured.network.arithmetic is not Arithmetic.REAL:
         raise FathomError("expected a model captured for real arithmetic to pair, got one for float32; read it again")

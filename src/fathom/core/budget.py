@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import enum
+import math
 import threading
 import time
 from dataclasses import dataclass, field
+from numbers import Real
 
 from fathom.core.answer import Reason
+from fathom.core.errors import FathomError
 
 
 class Goal(enum.Enum):
@@ -17,13 +20,23 @@ class Goal(enum.Enum):
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one call to `solve`; None is no limit. `stop`, once set from anywhere, ends the work at the next step."""
+    """Limits of one call to `solve`; None is no limit. `stop`, once set from anywhere, ends the work at the next step.
+
+    Raises:
+        FathomError: seconds or passes that are no number; NaN would never be over.
+    """
 
     seconds: float | None = None
     passes: int | None = None  # forward plus backward passes a set
     memory: int = 4 << 30  # bytes of working tensors
     goal: Goal = Goal.DECIDE
     stop: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        limits: dict[str, object] = {"seconds": self.seconds, "passes": self.passes}
+        for name, value in limits.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or math.isnan(float(value))):
+                raise FathomError(f"expected `{name}` of a budget as a number, or None for no limit, got {value!r}")
 
     def start(self) -> Clock:
         return Clock(self, time.monotonic())

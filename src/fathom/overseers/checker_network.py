@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import check_number, check_whole
 from fathom.core.errors import FathomError
 from fathom.core.network import Network, fork, identity
 from fathom.core.overseer import Compiled, Overseer, Severity
@@ -63,7 +64,7 @@ class CheckerNetwork(Overseer):
             name: of a function, by which problems are told apart.
         """
         model = Model.of(checker, name)
-        limits = torch.full((sets,), float(threshold), dtype=torch.float64)
+        limits = torch.full((check_whole("sets", sets),), check_number("threshold", threshold), dtype=torch.float64)
         return CheckerNetwork(limits, sees, model.digest, model, severity=severity)
 
     def __str__(self) -> str:

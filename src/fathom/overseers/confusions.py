@@ -8,6 +8,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import as_numbers, check_number
 from fathom.core.errors import FathomError
 from fathom.core.network import Network
 from fathom.core.overseer import Compiled, Overseer, Severity
@@ -26,8 +27,8 @@ class Confusions(Overseer):
     `Confusions.make` takes the matrix of costs and the right classes.
 
     Raises:
-        FathomError: costs that are not float64 [n, classes] and finite, fewer than two classes, a set for which every class is
-            costly, or names of another number.
+        FathomError: costs that are not float64 [n, classes] and finite, a threshold that is no finite number, fewer than two
+            classes, a set for which every class is costly, or names of another number.
     """
 
     severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
@@ -43,6 +44,7 @@ class Confusions(Overseer):
         check_classes("label", self.label, self.cost.shape[1], self.names)
         if len(self.cost) != len(self.label) or not bool(torch.isfinite(self.cost).all()):
             raise FathomError(f"expected finite costs for each of {len(self.label)} sets, got {len(self.cost)} rows")
+        object.__setattr__(self, "threshold", check_number("threshold", self.threshold))  # at NaN nothing would be costly
         never = (self._costly().all(1)).nonzero()[:, 0]
         if len(never):
             raise FathomError(
@@ -63,7 +65,7 @@ class Confusions(Overseer):
         Raises:
             FathomError: the matrix is not square, or what `Confusions` refuses.
         """
-        matrix = torch.as_tensor(costs, dtype=torch.float64)
+        matrix = as_numbers("costs", costs)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise FathomError(
                 f"expected costs [classes, classes], of every decision for every right class, got {list(matrix.shape)}"

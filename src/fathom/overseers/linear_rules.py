@@ -9,6 +9,7 @@ from typing import Self, final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import as_numbers, as_whole_numbers, check_whole
 from fathom.core.errors import FathomError
 from fathom.core.network import Network, fork, identity
 from fathom.core.overseer import Compiled, Overseer, Severity
@@ -26,10 +27,16 @@ class LinearRules(Overseer):
     """margin = that of `spec` over the outputs y, or over [y, x] end to end where its rows are that long.
 
     Make it by `LinearRules.make`, or from a spec; a spec of n sets judges n sets.
+
+    Raises:
+        FathomError: a spec whose rows or offsets are not finite.
     """
 
     severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
     spec: Spec
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
 
     @staticmethod
     def make(
@@ -54,19 +61,17 @@ class LinearRules(Overseer):
         Raises:
             FathomError: the shapes do not fit, a number is not finite, or a clause's number is negative.
         """
-        matrix, constants = (torch.as_tensor(part, dtype=torch.float64) for part in (rows, offsets))
+        matrix, constants = as_numbers("rows", rows), as_numbers("offsets", offsets)
         count = len(constants) if constants.ndim == 1 else -1
-        numbers = torch.arange(max(count, 0)) if clause is None else torch.as_tensor(clause, dtype=torch.int64)
-        stricts = torch.zeros(max(count, 0), dtype=torch.bool) if strict is None else torch.as_tensor(strict, dtype=torch.bool)
+        numbers = torch.arange(max(count, 0)) if clause is None else as_whole_numbers("clause", clause)
+        stricts = torch.zeros(max(count, 0), dtype=torch.bool) if strict is None else _truths(strict)
         shapes = {"rows": matrix.shape[:1], "clause": numbers.shape, "strict": stricts.shape}
         if count < 0 or matrix.ndim != 2 or any(shape != (count,) for shape in shapes.values()):
             got = f"{list(matrix.shape)}, {list(constants.shape)}, {list(numbers.shape)}, {list(stricts.shape)}"
             raise FathomError(f"expected rows [R, m], offsets [R], clause [R] and strict [R], got the shapes {got}")
-        if not bool(torch.isfinite(matrix).all() and torch.isfinite(constants).all()):
-            raise FathomError(f"expected rules of finite numbers, got rows {matrix.tolist()} and offsets {constants.tolist()}")
         if bool((numbers < 0).any()):
             raise FathomError(f"expected clauses numbered from 0, got {numbers.tolist()}")
-        of = torch.zeros(sets, dtype=torch.int64)
+        of = torch.zeros(check_whole("sets", sets), dtype=torch.int64)
         spec = Spec.make(matrix[None], constants[None], numbers[None], of, stricts[None])
         return LinearRules(spec, severity=severity)
 
@@ -112,6 +117,26 @@ class LinearRules(Overseer):
         if size == y.shape[1] + x.shape[1]:
             return torch.cat([y, x], 1)
         raise FathomError(_misfit(size, y.shape[1], x.shape[1]))
+
+
+def check_spec(spec: Spec) -> None:
+    """Refuses rows that no output could meet or break, since a number in them is none.
+
+    Raises:
+        FathomError: with the rows and offsets.
+    """
+    if not bool(torch.isfinite(spec.rows).all() and torch.isfinite(spec.offsets).all()):
+        raise FathomError(f"expected rules of finite numbers, got rows {_few(spec.rows)} and offsets {_few(spec.offsets)}")
+
+
+def _few(numbers: Tensor) -> str:
+    return str(numbers.squeeze(0).tolist())[:200]
+
+
+def _truths(strict: Sequence[bool] | Tensor) -> Tensor:
+    if not all(isinstance(one, bool) for one in (strict.tolist() if isinstance(strict, Tensor) else strict)):
+        raise FathomError(f"expected `strict` as true or false for every rule, got {strict!r}")
+    return torch.as_tensor(strict, dtype=torch.bool)
 
 
 def _misfit(size: int, outputs: int, inputs: int) -> str:

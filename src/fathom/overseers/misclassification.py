@@ -80,6 +80,8 @@ def check_classes(word: str, label: Tensor, classes: int, names: tuple[str, ...]
     Raises:
         FathomError: saying what was expected of the field `word`.
     """
+    if isinstance(classes, bool) or not isinstance(classes, int):
+        raise FathomError(f"expected `classes` as a whole number, got {classes!r}")
     if classes < 2:
         raise FathomError(f"expected at least 2 classes, got {classes}; judge a single score by linear rules instead")
     if names and len(names) != classes:

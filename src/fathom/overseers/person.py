@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import check_whole
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Network
 from fathom.core.overseer import Compiled, Overseer, Severity
@@ -50,7 +51,7 @@ class Person(Overseer):
             raise FathomError(f"expected judgements of one model, got some of {sorted(sizes)} inputs and outputs")
         text = "\n".join(sorted(f"{one.question} {one.judge!r} {one.opinion.value}" for one in judgements))
         record = hashlib.sha256(text.encode()).hexdigest()
-        return Person(torch.zeros(sets, dtype=torch.int64), record, Memory(judgements))
+        return Person(torch.zeros(check_whole("sets", sets), dtype=torch.int64), record, Memory(judgements))
 
     def __str__(self) -> str:
         return f"judged by people ({len(self.memory.known)} inputs so far)"

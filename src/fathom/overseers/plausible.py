@@ -14,7 +14,7 @@ from fathom.core.network import Network, fork, identity
 from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.core.spec import Spec
 from fathom.overseers.checker_network import CheckerNetwork
-from fathom.overseers.linear_rules import LinearRules, Numbers
+from fathom.overseers.linear_rules import LinearRules, Numbers, check_spec
 from fathom.overseers.models import Model, Source
 
 
@@ -28,10 +28,16 @@ class Plausible(Overseer):
     margin = that of `spec` over x [n, d], as for `LinearRules`: <= 0 where x is plausible. exact: yes.
 
     Make it by `Plausible.make`; where a score says what is plausible, see `plausible_where`.
+
+    Raises:
+        FathomError: a spec whose rows or offsets are not finite.
     """
 
     severity: Severity = field(default=Severity.BENIGN, kw_only=True)
     spec: Spec  # over the inputs
+
+    def __post_init__(self) -> None:
+        check_spec(self.spec)
 
     @staticmethod
     def make(

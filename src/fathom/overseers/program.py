@@ -9,6 +9,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import check_number, check_whole
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Network
 from fathom.core.overseer import Compiled, Overseer, Severity
@@ -58,9 +59,8 @@ class ProgramOverseer(Overseer):
         """
         if isinstance(argv, str) or not argv or not all(isinstance(word, str) and word and "\0" not in word for word in argv):
             raise FathomError(f'expected a command as a list of words, such as ["python", "judge.py"], got {argv!r}')
-        if not 0 < seconds < float("inf"):
-            raise FathomError(f"expected a limit above 0 seconds for an answer, got {seconds}")
-        zeros = torch.zeros(sets, dtype=torch.int64)
+        seconds = check_number("seconds", seconds, least=0, above=True)
+        zeros = torch.zeros(check_whole("sets", sets), dtype=torch.int64)
         return ProgramOverseer(zeros, name or " ".join(argv), Command(argv, seconds), severity=severity)
 
     def __str__(self) -> str:

@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import as_numbers, check_number, check_whole
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.logic import MOST_NUMBERS
 from fathom.core.network import Network, fork
@@ -65,14 +66,17 @@ class Reference(Overseer):
             name: of a function, by which problems are told apart.
         """
         models = _models(source, name)
-        limits = torch.full((sets,), float(eps), dtype=torch.float64)
+        limits = torch.full((check_whole("sets", sets),), check_number("eps", eps, least=0), dtype=torch.float64)
         return Reference(limits, None, with_digest(models), models, severity=severity)
 
     @staticmethod
     def to_table(values: Tensor, eps: float, *, severity: Severity = Severity.SERIOUS) -> Reference:
         """One row [m] of right values a set: what the model should give anywhere in it, but for eps."""
-        table = torch.as_tensor(values, dtype=torch.float64)
-        return Reference(torch.full((len(table),), float(eps), dtype=torch.float64), table, "", severity=severity)
+        table = as_numbers("values", values)
+        if table.ndim != 2:
+            raise FathomError(f"expected a table [n, m], a row a set, got {list(table.shape)}")
+        limits = torch.full((len(table),), check_number("eps", eps, least=0), dtype=torch.float64)
+        return Reference(limits, table, "", severity=severity)
 
     def __str__(self) -> str:
         return "departs from the reference"
@@ -172,7 +176,9 @@ class OtherDecision(Overseer):
     ) -> OtherDecision:
         """A reference for every one of `sets` sets; of several, the class that most choose. As `Reference.make`."""
         models = _models(source, name)
-        return OtherDecision(torch.zeros(sets, dtype=torch.int64), with_digest(models), models, severity=severity)
+        return OtherDecision(
+            torch.zeros(check_whole("sets", sets), dtype=torch.int64), with_digest(models), models, severity=severity
+        )
 
     def __str__(self) -> str:
         return "decides otherwise than the reference"

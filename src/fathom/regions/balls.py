@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
+from fathom.core.checks import as_numbers
 from fathom.core.errors import FathomError
 from fathom.core.region import Projectable
 from fathom.core.rounding import TINY, dot_down, down, gamma, up
@@ -74,8 +75,18 @@ def check_ball(centre: Tensor, radius: Tensor, lower: Tensor, upper: Tensor) -> 
     check_matrices(centre=centre, lower=lower, upper=upper)
     if radius.shape != centre.shape[:1] or radius.dtype != torch.float64:
         raise FathomError(f"expected `radius` as float64 [{len(centre)}], got {radius.dtype} {list(radius.shape)}")
-    if not bool(((radius >= 0) & torch.isfinite(radius)).all()):
-        raise FathomError(f"expected radii >= 0 and finite, got {radius[~((radius >= 0) & torch.isfinite(radius))][0].item()}")
+    check_radius(radius)
+
+
+def check_radius(radius: Tensor) -> None:
+    """Refuses radii that make a set empty, or no set.
+
+    Raises:
+        FathomError: one is below 0 or not finite.
+    """
+    wrong = radius[~((radius >= 0) & torch.isfinite(radius))].flatten()
+    if len(wrong):
+        raise FathomError(f"expected radii >= 0 and finite, got {wrong[0].item()}")
 
 
 def ball_parts(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -84,23 +95,24 @@ def ball_parts(centre: Tensor, radius: float | Tensor, clip: tuple[End, End] | N
     Without `clip`, the ball's own hull, which takes nothing away.
 
     Raises:
-        FathomError: no batch of samples, radii of another number, or a centre outside the clipping range.
+        FathomError: no batch of samples, radii of another number, below 0 or not finite, or a centre outside the clipping range.
     """
     if not isinstance(centre, Tensor) or centre.ndim < 2:
         got = f"a tensor {list(centre.shape)}" if isinstance(centre, Tensor) else f"a {type(centre).__name__}"
         raise FathomError(f"expected samples as a tensor [n, *shape], got {got}; see torch.as_tensor, and x[None] for one sample")
     centre = centre.detach().to(torch.float64).flatten(1)
-    radius = torch.as_tensor(radius, dtype=torch.float64)
+    radius = as_numbers("radius", radius)
     if radius.shape not in ((), (1,), (len(centre),)):
         raise FathomError(
             f"expected one radius, or one for each of {len(centre)} samples, got {list(radius.shape)}; for one for each input "
             "see LinfBall.per_input"
         )
+    check_radius(radius)
     radius = radius.expand(len(centre))
     if clip is None:
         hull = reach(centre, radius)
         return centre, radius, hull.lower, hull.upper
-    lower, upper = (torch.as_tensor(end, dtype=torch.float64).expand_as(centre) for end in clip)
+    lower, upper = (as_numbers("clip", end).expand_as(centre) for end in clip)
     outside = ((centre < lower) | (centre > upper)).nonzero()
     if len(outside):
         i, j = outside[0].tolist()

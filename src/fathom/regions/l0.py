@@ -10,6 +10,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from fathom.core.checks import as_whole_numbers
 from fathom.core.errors import FathomError
 from fathom.core.rounding import gamma, up
 from fathom.regions.balls import End
@@ -60,13 +61,13 @@ class L0Ball(Changes):
         """
         ends = change_parts(centre, radius, clip)
         n, d = ends[0].shape
-        number = torch.arange(d) if groups is None else groups.to(torch.int64).flatten()
+        number = torch.arange(d) if groups is None else as_whole_numbers("groups", groups).flatten()
         if len(number) != d:
             raise FathomError(f"expected a group for each of {d} inputs, got {len(number)}")
-        counts = torch.as_tensor(count)
-        if counts.is_floating_point() or counts.shape not in ((), (n,)):
+        counts = as_whole_numbers("count", count)
+        if counts.shape not in ((), (n,)):
             raise FathomError(f"expected one whole count, or one for each of {n} samples, got {count}")
-        return cls(*ends, counts.to(torch.int64).expand(n).clone(), number.expand(n, d).clone())
+        return cls(*ends, counts.expand(n).clone(), number.expand(n, d).clone())
 
     @staticmethod
     def pixels(shape: tuple[int, int, int]) -> Tensor:

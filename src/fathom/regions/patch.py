@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, pad
 
+from fathom.core.checks import check_whole
 from fathom.core.errors import FathomError
 from fathom.core.rounding import gamma, up
 from fathom.regions.balls import End
@@ -58,7 +59,8 @@ class Patch(Changes):
             got = list(centre.shape) if isinstance(centre, Tensor) else type(centre).__name__
             raise FathomError(f"expected images [n, channels, height, width] or [n, height, width], got {got}")
         height, width = centre.shape[-2:]
-        size = (window, window) if isinstance(window, int) else (window[0], window[1])
+        given = window if isinstance(window, list | tuple) and len(window) == 2 else (window, window)
+        size = check_whole("window", given[0]), check_whole("window", given[1])
         shape = (centre.shape[1] if centre.ndim == 4 else 1, height, width)
         return cls(*change_parts(centre, radius, clip), shape, size)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
+from fathom.core.checks import as_numbers, check_whole
 from fathom.core.errors import FathomError
 from fathom.core.region import Region, Repairable
 from fathom.core.rounding import TINY, gamma, up
@@ -102,23 +103,25 @@ class Tabular(Repairable):
         """
         wide, _, low, high = ball_parts(centre, 0.0, clip)
         n, d = wide.shape
-        chosen = tuple(tuple(int(i) for i in group) for group in groups)
+        chosen = tuple(tuple(check_whole("groups", i) for i in group) for group in groups)
         grid, reach, units = (
             _per_feature(v, d, word, none)
             for v, word, none in ((step, "step", 0.0), (most, "most", math.inf), (unit, "unit", 1.0))
         )
+        if not bool((reach >= 0).all()):
+            raise FathomError(f"expected `most` >= 0 for every feature, got {reach.min().item():g}")
         far = torch.where(torch.isfinite(reach), reach, 0.0).expand(n, d)
         low = torch.where(torch.isfinite(reach), torch.maximum(low, difference(wide, far)[0]), low)
         high = torch.where(torch.isfinite(reach), torch.minimum(high, difference(wide, -far)[1]), high)
         for i in immutable:
-            if not 0 <= i < d:
+            if check_whole("immutable", i) >= d:
                 raise FathomError(f"expected immutable features from 0 to {d - 1}, got {i}")
             low[:, i], high[:, i] = wide[:, i], wide[:, i]
         if not bool((units > 0).all()):
             raise FathomError(f"expected units above 0, got {units.min().item():g}")
         rows, limits = ([], []) if relations is None else relations
-        a = torch.as_tensor(rows, dtype=torch.float64).reshape(-1, d)
-        b = torch.as_tensor(limits, dtype=torch.float64).flatten()
+        a = as_numbers("relations", rows).reshape(-1, d)
+        b = as_numbers("relations", limits).flatten()
         if len(a) != len(b):
             raise FathomError(f"expected a limit for each of {len(a)} relations, got {len(b)}")
         price = torch.where(torch.isfinite(units), 1 / units, 0.0) if budget is not None else torch.zeros(d, dtype=torch.float64)
@@ -128,7 +131,7 @@ class Tabular(Repairable):
             high.clone(),
             grid.expand(n, d).clone(),
             price.expand(n, d).clone(),
-            torch.full((n,), math.inf if budget is None else budget, dtype=torch.float64),
+            as_numbers("budget", math.inf if budget is None else budget).expand(n).clone(),
             a.expand(n, *a.shape).clone(),
             b.expand(n, len(b)).clone(),
             chosen,
@@ -416,7 +419,7 @@ class Tabular(Repairable):
 
 def _per_feature(value: Sequence[float] | Tensor | None, d: int, word: str, none: float) -> Tensor:
     """[d] float64, of what the user gave, or `none`."""
-    given = torch.full((d,), none) if value is None else torch.as_tensor(value, dtype=torch.float64).flatten()
+    given = torch.full((d,), none) if value is None else as_numbers(word, value).flatten()
     if len(given) != d or bool(torch.isnan(given).any()):
         raise FathomError(f"expected `{word}` as {d} numbers, one a feature, got {given.tolist()}")
     return given.to(torch.float64)

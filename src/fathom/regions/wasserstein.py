@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.box import Box
+from fathom.core.checks import check_number, check_whole
 from fathom.core.errors import FathomError
 from fathom.core.region import Region, Repairable
 from fathom.core.rounding import TINY, dot_down, down, gamma, up
@@ -93,7 +94,7 @@ class WassersteinBall(Repairable):
         shape = (centre.shape[1] if centre.ndim == 4 else 1, centre.shape[-2], centre.shape[-1])
         total = centre.detach().to(torch.float64).flatten(1).sum(1).amax().item() if len(centre) else 0.0
         wide, size, lower, upper = ball_parts(centre, radius, (0.0, 1.0 + 2 * abs(total)) if clip is None else clip)
-        off = torch.full_like(size, slack)
+        off, window = torch.full_like(size, check_number("slack", slack, least=0)), check_whole("window", window)
         return cls(wide, size.clone(), off, lower.clone(), upper.clone(), shape, window)
 
     def __str__(self) -> str:
