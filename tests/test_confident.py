@@ -235,3 +235,15 @@ def test_the_threshold_of_more_than_two_classes_is_rounded_down(tau: float) -> N
     fails = judge.margin(y, y) <= 0
     assert fails.tolist() == [sign_of_confidence(row, 1, tau) >= 0 for row in y.tolist()] and fails[1] and not fails[2]
     assert bool((judge.compile(network(2, 3)).spec.certain_margin(y)[fails] <= 0).all())
+
+
+def test_no_lower_bound_passes_the_margin_of_a_low_threshold() -> None:
+    """Rows against the other wrong class had a margin of -0.0002, where the overseer's is -0.84."""
+    linear = nn.Linear(2, 3)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.0, 0.0], [1e-3, 0.0], [0.0, 1e-3]]))
+        linear.bias.copy_(torch.tensor([-5.0, 0.0, 0.0]))
+    region = fathom.regions.LinfBall.around(torch.zeros(1, 2), 0.1)
+    result = fathom.audit(linear, region, Confident(torch.tensor([0]), 3, 0.3), budget=Budget(seconds=3), planted=0)
+    assert result.answers.broken.tolist() == [True]
+    assert result.answers.lower[0] <= result.answers.upper[0] < -0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -16,7 +17,7 @@ from fathom.capture.captured import Captured
 from fathom.core.composed import AllOf, AnyOf, Not
 from fathom.core.discover import discover
 from fathom.core.errors import FathomError, NotCompilable
-from fathom.core.network import Join, Network, Node, Port
+from fathom.core.network import Join, Network, Node, Port, identity
 from fathom.core.overseer import Overseer, Severity
 from fathom.core.program import Program
 from fathom.core.value import fingerprint
@@ -161,6 +162,51 @@ def test_what_is_compiled_judges_alike(kind: str, n: int, outputs: int) -> None:
     assert bool(((ours <= 0) | ~(margin <= 0)).all())  # rows that also hold elsewhere still hold in every catastrophe
     assert bool((compiled.spec.margin(again) <= margin + 1e-9 * (1 + margin.abs())).all())
     assert n < 100 or 0 < (margin <= 0).sum() < n  # both verdicts were seen
+
+
+CLASSES = 6
+
+
+def several(n: int) -> dict[str, Overseer]:
+    """Every kind that compiles, those that do not compile exactly in several ways, and compositions of both."""
+    made = {kind: judge(kind, n, CLASSES, CLASSES) for kind in KINDS}
+    label = torch.randint(0, CLASSES, (n,), generator=torch.Generator().manual_seed(3))
+    sure = {f"sure at {tau:g}": Confident(label, CLASSES, tau) for tau in (1e-3, 0.1, 0.3, math.nextafter(0.5, 0), 0.5, 0.9)}
+    ranked, timid, cheap = TopK(label, CLASSES, 2), sure["sure at 0.3"], made["Confusions"]
+    composed = {
+        "timid and costly": timid & cheap,
+        "timid or not costly": timid | ~cheap,
+        "timid, ranked and plausible": timid & ranked & made["Plausible"],
+        "timid and judged by what has no rows": timid & made["PythonOverseer"],
+        "not ranked, or timid": ~ranked | timid,
+        "sure, but not by the reference": sure["sure at 0.9"] & ~made["Reference"],
+    }
+    return made | sure | composed
+
+
+def near_ties(y: Tensor, g: torch.Generator) -> Tensor:
+    """Scores of every size, of which some are equal or nearly so."""
+    size = 10.0 ** torch.randint(-3, 3, (len(y), 1), generator=g)
+    tied = torch.rand(y.shape, generator=g) < 0.3
+    return torch.where(tied, y[:, :1] + torch.randint(-1, 2, y.shape, generator=g) * 1e-3, y) * size
+
+
+@pytest.mark.parametrize("name", several(1))
+def test_what_is_compiled_is_never_above_what_it_stands_for(name: str) -> None:
+    """The order of margins, and where `exact` says so their equality: or lower bounds would lie above upper ones."""
+    n, g = 4000, torch.Generator().manual_seed(5)
+    overseer, same = several(n)[name], identity((Port("x", (CLASSES,), 0),))
+    if name in ("PythonOverseer", "ProgramOverseer", "Person"):
+        assert not overseer.compilable
+        return
+    compiled = overseer.compile(same)
+    x = near_ties(torch.randn(n, CLASSES, generator=g).double(), g)
+    margin, spec = overseer.margin(x, x), compiled.spec.margin(compiled.network(x))
+    slack = 1e-12 * (1 + x.abs().amax(1))
+    known = ~margin.isnan()
+    assert bool((spec <= margin + slack)[known].all())
+    if compiled.exact:
+        assert bool((spec >= margin - slack)[known].all())
 
 
 @pytest.mark.parametrize("kind", ["Misclassification", "Targeted"])

@@ -25,9 +25,10 @@ class Confident(Overseer):
 
     margin = max(ln(tau / (1 - tau)) - (y_j - log-sum-exp of the other scores), y[label] - y_j), for the highest wrong class j.
     Its sign is exact for the scores and the float64 `tau` as they are stored.
-    exact: for two classes only. For more, softmax_j >= tau is compiled to y_j - y_i >= max(ln(tau / (1 - tau)), 0) for every
-    other class i, or for the label alone where those are too many rows: that follows from it, since e^(y_i - y_j) is at most
-    (1 - tau) / tau, and holds elsewhere too. So proofs carry over; the logarithm is irrational, and rounded down.
+    exact: for two classes only. For more, softmax_j >= tau is compiled to y_j - y_i >= ln(tau / (1 - tau)) for every other class
+    i, or for the label alone where those are too many rows: that follows from it, since e^(y_i - y_j) is at most
+    (1 - tau) / tau, and holds elsewhere too. Where tau is at most 1 / 2 the logarithm is no gap, and what is left is that j
+    scores at least as high as the label. So proofs carry over; the logarithm is irrational, and rounded down.
 
     Raises:
         FathomError: `tau` is not between 0 and 1; or what `Misclassification` refuses.
@@ -57,17 +58,18 @@ class Confident(Overseer):
         """A clause for every wrong class j, of rows y_i - y_j + gap <= 0. Sets of one label share their rows."""
         check_outputs(network.output_size, self.classes)
         classes, (near, off) = self.classes, logit(self.tau)
+        exact = classes == 2
+        gap = max(near if exact else math.nextafter(near - off, -math.inf), 0.0)
         to_label, of = differences(self.label, classes)  # [k, classes - 1, classes] of y[label] - y[j]
         rows, clause = to_label, torch.arange(classes - 1).expand(len(to_label), -1)
-        if len(to_label) * (classes - 1) ** 2 * classes <= MOST_NUMBERS:
+        # Without a gap, rows beside the label's would add nothing to what holds, and lift the margin above the overseer's.
+        if gap > 0 and len(to_label) * (classes - 1) ** 2 * classes <= MOST_NUMBERS:
             every = differences(torch.arange(classes), classes)[0]  # [j, classes - 1, classes] of y[j] - y[i]
             j = (to_label < 0).to(torch.int64).argmax(2)
             rows = -every[j].flatten(1, 2)
             clause = clause.repeat_interleave(classes - 1, 1)
-        exact = classes == 2
-        gap = near if exact else math.nextafter(near - off, -math.inf)
         blur = torch.full(clause.shape, off if exact and near > 0 else 0.0, dtype=torch.float64)
-        gaps = torch.full(clause.shape, max(gap, 0.0), dtype=torch.float64)
+        gaps = torch.full(clause.shape, gap, dtype=torch.float64)
         return Compiled(network, Spec.make(rows, gaps, clause, of, blur=blur), exact)
 
     def judgement(self, index: int, y: Tensor) -> str:
