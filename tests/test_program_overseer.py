@@ -17,6 +17,7 @@ from torch import nn
 import fathom
 from fathom.core.budget import Budget
 from fathom.core.errors import FathomError, NotCompilable
+from fathom.overseers.command import STARTS_A_SECOND
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.program import MOST_FAILURES, ProgramOverseer
 from tests.contracts.test_overseers import network
@@ -114,9 +115,52 @@ def test_questions_larger_than_a_pipe() -> None:
 
 def test_a_command_that_never_judges_is_an_error() -> None:
     judge = command("    sys.exit(3)\n")
-    with pytest.raises(FathomError, match=f"failed {MOST_FAILURES} times in a row.*ended with 3"):
+    with pytest.raises(FathomError, match=f"failed on all of the first {MOST_FAILURES} inputs.*ended with 3"):
         margins(judge, *range(50))
     assert judge.command.asked == MOST_FAILURES
+
+
+def test_a_command_that_judged_once_may_fail_as_often_as_it_likes() -> None:
+    judge = command(CRASH + SAY)
+    said = margins(judge, 1.0, *(9.0 + k for k in range(3 * MOST_FAILURES)), 2.0)
+    assert (said[0], said[-1]) == (1.0, 2.0) and all(math.isnan(margin) for margin in said[1:-1])
+    assert f"{3 * MOST_FAILURES} of {3 * MOST_FAILURES + 2} inputs" in judge.troubles()[0]
+
+
+def test_a_command_is_started_only_so_often_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every start beyond the first few waits for the one so many before it to be a second ago."""
+    waits: list[float] = []
+    monkeypatch.setattr("fathom.overseers.command.sleep", waits.append)
+    judge = command(CRASH + SAY)
+    margins(judge, 1.0, *(9.0 + k for k in range(STARTS_A_SECOND + 4)))
+    assert len(waits) == 4 and all(0 <= wait <= 1 for wait in waits)
+
+
+def test_after_long_failing_the_rest_of_a_batch_is_spared_until_it_judges_again() -> None:
+    judge = command(CRASH + SAY)
+    assert margins(judge, 1.0) == [1.0]
+    judge.command._lost = 1e9  # seconds
+    assert all(math.isnan(margin) for margin in margins(judge, 7.0, 8.0, 9.0))
+    assert (judge.command.asked, judge.command.failed, judge.command.spared) == (2, 1, 2)
+    assert "2 more were not put to it" in judge.troubles()[0]
+    assert margins(judge, 2.0) == [2.0]
+    assert all(math.isnan(margin) for margin in margins(judge, 7.0, 8.0, 9.0))
+    assert (judge.command.asked, judge.command.failed, judge.command.spared) == (6, 4, 2)
+
+
+def test_one_case_that_crashes_the_judge_does_not_end_the_audit() -> None:
+    """Ten failures in a row ended it without a result. Of three cases the second has no input that the program survives."""
+    judge = command("    if z['x'][0] > 5: sys.exit('too much for me')\n" + SAY, sets=3)
+    linear = nn.Linear(2, 1)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.0, 1.0]]))
+        linear.bias.zero_()
+    region = fathom.regions.LinfBall.around(torch.tensor([[0.0, 0.05], [9.0, 0.05], [1.0, 9.0]]), 0.1)
+    result = fathom.audit(linear, region, judge, budget=Budget(seconds=20, passes=60), planted=0)
+    assert result.broken.tolist() == [True, False, False]
+    assert judge.command.failed > MOST_FAILURES and math.isnan(result.to_json()["answers"][1]["clean_margin"] or math.nan)
+    (limit,) = (limit for limit in result.limits if "gave no judgement" in limit)
+    assert f"{judge.command.failed} of {judge.command.asked} inputs" in limit and "too much for me" in limit
 
 
 @pytest.mark.parametrize("argv", ["python judge.py", [], ["python", 3], [""], ["a\0b"]])

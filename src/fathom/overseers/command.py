@@ -14,8 +14,10 @@ import sys
 import tempfile
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import sleep
 from typing import IO, Any
 
 from fathom.core.errors import FathomError
@@ -23,6 +25,12 @@ from fathom.core.overseer import Severity
 
 MOST_BYTES = 1 << 20
 """A longer answer is no judgement."""
+
+STARTS_A_SECOND = 20
+"""A command that fails is started again, and no more often than so."""
+
+PATIENCE = 3
+"""Failures in a row may take as long as so many answers; then most questions are spared."""
 
 # Linux ends the command with the process that started it, however that dies; elsewhere it sees the end of its input.
 _LAUNCH = """
@@ -49,7 +57,7 @@ class NoJudgement(Exception):
 
 
 class Command:
-    """One command for all sets that it judges; it changes as it runs, and counts what went wrong.
+    """One command for all sets that it judges; it changes as it runs, and counts what went wrong: `asked`, `failed`, `spared`.
 
     Each question is one line of JSON on its standard input, {"x": [...], "y": [...]}, null for what is no finite number; each
     answer one line on its standard output, {"margin": number} or {"catastrophe": true or false}, with "severity" if it likes.
@@ -65,26 +73,40 @@ class Command:
         if found is None:
             raise FathomError(f"expected a program that can be run, got {argv[0]!r}, which is not found; give its path")
         self.argv, self.seconds = tuple(argv), seconds
-        self.asked, self.failed, self.in_a_row = 0, 0, 0
+        self.asked, self.failed, self.spared = 0, 0, 0
         self.last = ""  # what went wrong last
+        self._lost = 0.0  # seconds, to the failures since it last judged
+        self._starts: deque[float] = deque(maxlen=STARTS_A_SECOND)
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None
 
+    @property
+    def judges(self) -> bool:
+        """Whether it has judged anything at all."""
+        return self.asked > self.failed
+
+    @property
+    def weary(self) -> bool:
+        """Whether the failures since it last judged have taken so long that it is better asked little."""
+        return self.judges and self._lost >= PATIENCE * self.seconds
+
     def ask(self, x: Sequence[float], y: Sequence[float]) -> Judged | None:
         """Its judgement; None where it failed to give one, which is counted. The next question finds it started again."""
-        self.asked += 1
+        self.asked, began = self.asked + 1, time.monotonic()
         question = json.dumps({"x": [_number(v) for v in x], "y": [_number(v) for v in y]}) + "\n"
         try:
             answer = _read(self._exchange(question.encode()))
         except NoJudgement as trouble:
-            self.failed, self.in_a_row, self.last = self.failed + 1, self.in_a_row + 1, f"{trouble}{self._complaint()}"
+            self.failed, self.last = self.failed + 1, f"{trouble}{self._complaint()}"
             self.close()
+            self._lost += time.monotonic() - began
             return None
         except BaseException:  # interrupted between question and answer: what is still to come answers nothing
+            self.asked -= 1
             self.close()
             raise
-        self.in_a_row = 0
+        self._lost = 0.0
         return answer
 
     def close(self) -> None:
@@ -95,6 +117,7 @@ class Command:
 
     def _start(self) -> subprocess.Popen[bytes]:
         if self._process is None:
+            self._pace()
             self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the command)
             command = [sys.executable, "-P", "-S", "-c", _LAUNCH, str(os.getpid()), *self.argv]
             pipe = subprocess.PIPE
@@ -103,6 +126,12 @@ class Command:
             )
             self._end = weakref.finalize(self, _kill, self._process)
         return self._process
+
+    def _pace(self) -> None:
+        """Wait, where as many starts as a second may have lie within the last one."""
+        if len(self._starts) == STARTS_A_SECOND:
+            sleep(max(self._starts[0] + 1 - time.monotonic(), 0.0))
+        self._starts.append(time.monotonic())
 
     def _exchange(self, question: bytes) -> bytes:
         """One line in, one line out, by the deadline; it may be slow to read, and so is written to piece by piece."""

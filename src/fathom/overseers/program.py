@@ -16,7 +16,7 @@ from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.overseers.command import Command, Judged
 
 MOST_FAILURES = 10
-"""After so many questions in a row without a judgement there is no use in asking on."""
+"""A command that has failed so often, and judged nothing ever, is the wrong one."""
 
 
 @final
@@ -27,7 +27,8 @@ class ProgramOverseer(Overseer):
     It is started once, without a shell, with the rights of whoever starts it: it is as trusted as their own code. It is asked
     a line at a time, as `overseers.command.Command` says, and ends with the process that started it. Where it gives no judgement
     (it crashes, is late, or talks nonsense) the margin is NaN: no failure, and none ruled out. That is counted, and an audit's
-    limits say so; it is started again for the next question.
+    limits say so; it is started again for the next question. Where it fails for long on end (`Command.weary`), the rest of a
+    batch is not put to it after each further failure, so that a search goes on, and ends in time.
 
     Make it by `ProgramOverseer.make`.
     """
@@ -78,7 +79,7 @@ class ProgramOverseer(Overseer):
         """In float64; NaN where there is no judgement.
 
         Raises:
-            FathomError: the command failed `MOST_FAILURES` times in a row.
+            FathomError: the command failed on the first `MOST_FAILURES` questions.
         """
         said = [one.margin if one is not None else torch.nan for one in self._judge(x, y)]
         return torch.tensor(said, dtype=torch.float64)
@@ -100,25 +101,32 @@ class ProgramOverseer(Overseer):
         command = self.command
         if not command.failed:
             return ()
+        spared = f" {command.spared} more were not put to it, since it failed for too long on end." if command.spared else ""
         return (
             f"{self.name} gave no judgement on {command.failed} of {command.asked} inputs, which are neither failures nor safe: "
-            f"the last time it {command.last}.",
+            f"the last time it {command.last}.{spared}",
         )
 
     def _judge(self, x: Tensor, y: Tensor) -> list[Judged | None]:
-        """One judgement for each row; rows that are equal are one question."""
-        said: list[Judged | None] = []
+        """One judgement for each row; rows that are equal are one question.
+
+        Once it has failed, rows are asked in random order: those that fail may well be neighbours, and keep no others from it.
+        """
+        command = self.command
+        rows = [(*given, *made) for given, made in zip(x.detach().tolist(), y.detach().tolist(), strict=True)]
+        questions = list(dict.fromkeys(rows))
+        if command.failed:
+            order = torch.randperm(len(questions), generator=torch.Generator().manual_seed(command.asked))
+            questions = [questions[i] for i in order.tolist()]
         known: dict[tuple[float, ...], Judged | None] = {}
-        for given, made in zip(x.detach().tolist(), y.detach().tolist(), strict=True):
-            question = (*given, *made)
-            if question in known:
-                said.append(known[question])
-                continue
-            said.append(self.command.ask(given, made))
-            known[question] = said[-1]
-            if self.command.in_a_row >= MOST_FAILURES:
+        for question in questions:
+            known[question] = command.ask(question[: x.shape[1]], question[x.shape[1] :])
+            if not command.judges and command.failed >= MOST_FAILURES:
                 raise FathomError(
-                    f"expected {self.name} to judge, but it failed {self.command.in_a_row} times in a row; the last time it "
-                    f"{self.command.last}"
+                    f"expected {self.name} to judge, but it failed on all of the first {command.failed} inputs; the last time it "
+                    f"{command.last}"
                 )
-        return said
+            if known[question] is None and command.weary:
+                break
+        command.spared += len(questions) - len(known)
+        return [known.get(row) for row in rows]
