@@ -354,3 +354,35 @@ def test_functions_are_told_apart_by_their_code() -> None:
 def test_a_judge_in_python_that_gives_no_margins_is_told_so(function: Callable[[Tensor, Tensor], Tensor], words: str) -> None:
     with pytest.raises(FathomError, match=words):
         PythonOverseer(function, name="judge").margin(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_a_judge_that_returns_nan_is_counted_and_told() -> None:
+    """A missing judgement is no safety: whoever reads the result sees how many there were."""
+    judge = PythonOverseer(lambda x, y: torch.where(x[:, 0] > 0, torch.nan, y[:, 0] + 9), name="half a judge")
+    x = torch.tensor([[1.0], [-1.0], [2.0]])
+    assert judge.take(torch.tensor([0])).troubles() == ()
+    assert judge.margin(x, x).isnan().tolist() == [True, False, True]
+    part = judge.take(torch.tensor([0]))  # parts of one judge count together
+    part.margin(x[1:2], x[1:2])
+    (trouble,) = (judge & Misclassification(torch.zeros(3, dtype=torch.int64), 2)).troubles()
+    assert trouble == ("half a judge gave no judgement on 2 of 4 inputs, which are neither failures nor safe: it returned NaN.")
+    assert judge.troubles() == part.troubles() == (~judge).troubles()
+
+
+@pytest.mark.parametrize("make", [OtherDecision.make, functools.partial(Reference.make, eps=1.0), CheckerNetwork.make])
+def test_models_that_give_nan_are_counted_and_told(make: Callable[..., Overseer]) -> None:
+    size = 1 if make is CheckerNetwork.make else 3
+    judge = make(lambda x: x.new_full((len(x), size), torch.nan), name="nothing")
+    assert judge.margin(torch.zeros(1, 2), torch.zeros(1, 3)).isnan().all()
+    assert "no judgement on 1 of 1 inputs" in judge.troubles()[0] and "nothing" not in judge.troubles()[0]
+
+
+def test_a_vote_is_none_where_it_is_tied_or_a_voter_gives_nan() -> None:
+    first, second = (lambda x, k=k: torch.eye(3)[torch.full((len(x),), k)] for k in (0, 1))
+    y = torch.tensor([[3.0, 1.0, 2.0]])
+    assert OtherDecision.make([first, first, second], name="votes").margin(y, y).tolist() == [1.0]
+    for last in (second, lambda x: torch.full((len(x), 3), torch.nan)):
+        judge = OtherDecision.make([first, last], name="votes")
+        assert judge.margin(y, y).isnan().all() and "took no decision" in judge.troubles()[0]
+    lost = OtherDecision.make([first, first, lambda x: torch.full((len(x), 3), torch.nan)], name="votes")
+    assert lost.margin(y, y).isnan().all()

@@ -133,7 +133,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        kept = (field for field in dataclasses.fields(value) if field.metadata.get("export", True))
+        fields = {field.name: _plain(getattr(value, field.name)) for field in kept}
         return {"class": type(value).__name__, "fields": fields}
     if callable(value):
         return f"{getattr(value, '__module__', '')}:{getattr(value, '__qualname__', type(value).__name__)}"

@@ -13,6 +13,7 @@ from torch import Tensor
 from fathom.core.errors import FathomError, NotCompilable
 from fathom.core.network import Network
 from fathom.core.overseer import Compiled, Overseer, Severity
+from fathom.overseers.tally import UNASKED, Tally
 
 
 @final
@@ -22,7 +23,7 @@ class PythonOverseer(Overseer):
 
     `name` stands for the function wherever problems are told apart. By default it is the function's path and a digest of
     its code, which changes with the version of Python and does not see what the code refers to: give a name to be sure, and
-    another when the meaning changes.
+    another when the meaning changes. Where it returns NaN, it has not judged; that is counted, and an audit's limits say so.
 
     Raises:
         FathomError: no name, and a function without code of its own (a functools.partial, say).
@@ -32,6 +33,7 @@ class PythonOverseer(Overseer):
     function: Callable[..., Tensor] = field(metadata={"fingerprint": False})
     data: tuple[Tensor, ...] = ()  # what the function needs to know of each set: tensors [n, ...]
     name: str = ""
+    tally: Tally = field(default_factory=Tally, metadata=UNASKED)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -62,13 +64,16 @@ class PythonOverseer(Overseer):
                 f"expected {self.name} to return one margin, a float that is > 0 where all is well, for each of {len(x)} inputs, "
                 f"got {got}"
             )
-        return margin
+        return self.tally.counted(margin)
 
     def compile(self, network: Network) -> Compiled:
         raise NotCompilable(f"{self.name} is a Python function, which has no rows to prove; write it as linear rules to prove it")
 
     def judgement(self, index: int, y: Tensor) -> str:
         return f"judged by {self.name}"
+
+    def troubles(self) -> tuple[str, ...]:
+        return self.tally.troubles(self.name, "returned NaN")
 
 
 def _shape(tensor: Tensor) -> str:

@@ -14,6 +14,7 @@ from fathom.core.network import Network, fork, identity
 from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.core.spec import Spec
 from fathom.overseers.models import Model, Source
+from fathom.overseers.tally import UNASKED, Tally
 
 SEES = ("y", "x", "xy")
 
@@ -38,6 +39,7 @@ class CheckerNetwork(Overseer):
     sees: str  # "y", "x" or "xy"
     digest: str  # of the checker
     checker: Model = field(metadata={"fingerprint": False})
+    tally: Tally = field(default_factory=Tally, metadata=UNASKED)
 
     def __post_init__(self) -> None:
         if self.sees not in SEES:
@@ -83,7 +85,7 @@ class CheckerNetwork(Overseer):
         score = self.checker(_seen(self.sees, x, y))
         if score.shape[1] != 1:
             raise FathomError(f"expected a checker of one output, its score, got one of {score.shape[1]}")
-        return score[:, 0] - self.threshold
+        return self.tally.counted(score[:, 0] - self.threshold)
 
     def compile(self, network: Network) -> Compiled:
         checker = self.checker.require_network(network)
@@ -103,6 +105,9 @@ class CheckerNetwork(Overseer):
 
     def judgement(self, index: int, y: Tensor) -> str:
         return "judged by the checker"
+
+    def troubles(self) -> tuple[str, ...]:
+        return self.tally.troubles("The checker", "gave a score of NaN")
 
 
 def _seen(sees: str, x: Tensor, y: Tensor) -> Tensor:

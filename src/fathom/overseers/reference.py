@@ -17,6 +17,7 @@ from fathom.core.network import Network, fork
 from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.core.spec import Spec
 from fathom.overseers.models import Model, Source, with_digest
+from fathom.overseers.tally import UNASKED, Tally
 
 
 @final
@@ -39,6 +40,7 @@ class Reference(Overseer):
     table: Tensor | None  # [n, m] float64: what the reference gives for each set; None where there are models
     digest: str  # of the models
     models: tuple[Model, ...] = field(default=(), metadata={"fingerprint": False})
+    tally: Tally = field(default_factory=Tally, metadata=UNASKED)
 
     def __post_init__(self) -> None:
         if not bool(((self.eps >= 0) & torch.isfinite(self.eps)).all()):
@@ -94,7 +96,8 @@ class Reference(Overseer):
         values = [self.table] if self.table is not None else [model(x) for model in self.models]
         for value in values:
             _check_size(value.shape[1], y.shape[1])
-        return self._spec(y.shape[1], len(values)).certain_margin(torch.cat([y.to(torch.float64), *values], 1))
+        spec = self._spec(y.shape[1], len(values))
+        return self.tally.counted(spec.certain_margin(torch.cat([y.to(torch.float64), *values], 1)))
 
     def compile(self, network: Network) -> Compiled:
         if self.table is not None:
@@ -107,6 +110,9 @@ class Reference(Overseer):
 
     def judgement(self, index: int, y: Tensor) -> str:
         return f"judged against the reference, to {self.eps[index].item():.3g}"
+
+    def troubles(self) -> tuple[str, ...]:
+        return self.tally.troubles("The comparison with the reference", "came to NaN")
 
     def _spec(self, outputs: int, count: int) -> Spec:
         """Over the model's outputs, then those of `count` references: two strict rows an output, each a clause of its own."""
@@ -154,7 +160,7 @@ class OtherDecision(Overseer):
 
     margin, for one reference: the least, over pairs of different classes, of the greater of how far the first is from being the
     highest here and the second there. For several, the reference's decision is the class that most of them choose: margin = its
-    score less the highest other; NaN, so no judgement, where equally many choose another.
+    score less the highest other; NaN, so no judgement, where equally many choose another, or one gives NaN.
     exact: for one captured reference of up to about 35 classes, whose pairs are a clause each. More classes, and several
     references, are searched and not proved.
 
@@ -165,6 +171,7 @@ class OtherDecision(Overseer):
     of: Tensor  # [n] int64: zeros; how many sets there are
     digest: str  # of the models
     models: tuple[Model, ...] = field(metadata={"fingerprint": False})
+    tally: Tally = field(default_factory=Tally, metadata=UNASKED)
 
     @staticmethod
     def make(
@@ -197,14 +204,14 @@ class OtherDecision(Overseer):
         for value in values:
             _check_size(value.shape[1], y.shape[1])
         if len(values) > 1:
-            return _against_votes(y, values)
+            return self.tally.counted(_against_votes(y, values))
         ours, theirs = _behind(y.to(torch.float64)), _behind(values[0])
         if ours.shape[1] < 2:
             raise FathomError(f"expected at least 2 classes to decide between, got {ours.shape[1]}; compare by Reference instead")
         (first, second), (at, _) = (part.T for part in ours.topk(2, 1, largest=False))
         (first_there, second_there), (at_there, _) = (part.T for part in theirs.topk(2, 1, largest=False))
         same = torch.minimum(torch.maximum(first, second_there), torch.maximum(second, first_there))
-        return torch.where(at == at_there, same, torch.maximum(first, first_there))
+        return self.tally.counted(torch.where(at == at_there, same, torch.maximum(first, first_there)))
 
     def compile(self, network: Network) -> Compiled:
         if len(self.models) > 1:
@@ -236,6 +243,9 @@ class OtherDecision(Overseer):
     def judgement(self, index: int, y: Tensor) -> str:
         return f"read as {int(y.argmax())}, judged against the reference"
 
+    def troubles(self) -> tuple[str, ...]:
+        return self.tally.troubles("The reference", "took no decision" if len(self.models) > 1 else "came to NaN")
+
 
 def _models(source: Source | Model | Sequence[Source | Model], name: str) -> tuple[Model, ...]:
     several = list(source) if isinstance(source, Sequence) else [source]
@@ -263,7 +273,8 @@ def _against_votes(y: Tensor, values: Sequence[Tensor]) -> Tensor:
     most, chosen = votes.topk(2, 1)
     y = y.to(torch.float64)
     lead = y.gather(1, chosen[:, :1])[:, 0] - y.scatter(1, chosen[:, :1], -torch.inf).amax(1)
-    return torch.where(most[:, 0] > most[:, 1], lead, torch.nan)
+    clear = (most[:, 0] > most[:, 1]) & ~torch.stack(list(values)).isnan().any(2).any(0)
+    return torch.where(clear, lead, torch.nan)
 
 
 def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
