@@ -193,3 +193,8 @@ def test_numbers_in_tensors_of_one_count() -> None:
     assert Reference.make(MODEL, torch.tensor(0.5)).eps.tolist() == [0.5]  # type: ignore[arg-type]
     assert Confusions.make(LABEL, COSTS, torch.tensor(0.5)).take(torch.tensor([1])).threshold == 0.5  # type: ignore[arg-type]
     assert fathom.regions.LinfBall.around(X, torch.tensor([0.5, 0.25])).radius.tolist() == [0.5, 0.25]
+
+
+def test_an_endless_budget_is_one_without_a_limit() -> None:
+    """Shares of infinity are NaN, whose end never comes."""
+    assert Budget(seconds=INF).seconds is None and Budget(seconds=INF).part(seconds=2.0).seconds == 2.0

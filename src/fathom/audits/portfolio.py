@@ -183,7 +183,7 @@ class Portfolio(Solver):
             if stop is not None:
                 standing.answers = standing.answers.because(stop, todo)
                 return
-            seconds = self.case_seconds * len(group)
+            seconds = self.case_seconds * max(len(group), 1)  # nothing is left where the group is empty, and inf times 0 is NaN
             if budget.seconds is not None:
                 seconds = min(seconds, clock.remaining / (len(groups) - k))
             mine = todo[torch.isin(problem.owner[todo], group)]

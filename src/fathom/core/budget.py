@@ -26,7 +26,7 @@ class Budget:
         FathomError: seconds or passes that are no number; NaN would never be over.
     """
 
-    seconds: float | None = None
+    seconds: float | None = None  # inf is None
     passes: int | None = None  # forward plus backward passes a set
     memory: int = 4 << 30  # bytes of working tensors
     goal: Goal = Goal.DECIDE
@@ -37,6 +37,8 @@ class Budget:
         for name, value in limits.items():
             if value is not None and (isinstance(value, bool) or not isinstance(value, Real) or math.isnan(float(value))):
                 raise FathomError(f"expected `{name}` of a budget as a number, or None for no limit, got {value!r}")
+        if self.seconds == math.inf:  # of which no share can be taken
+            object.__setattr__(self, "seconds", None)
 
     def start(self) -> Clock:
         return Clock(self, time.monotonic())
