@@ -11,17 +11,9 @@ from typing import Any
 import pytest
 
 from fathom.audits.keys import SettingsError
-from fathom.audits.settings import (
-    BudgetSettings,
-    DataSettings,
-    Factory,
-    OverseerSettings,
-    RegionSettings,
-    Rule,
-    Settings,
-    make_settings,
-    read_settings,
-)
+from fathom.audits.model_keys import Factory
+from fathom.audits.overseer_settings import OverseerSettings, Relation, Rule
+from fathom.audits.settings import BudgetSettings, DataSettings, RegionSettings, Settings, make_settings, read_settings
 
 PLAIN = """\
 model = "model.onnx"
@@ -139,7 +131,7 @@ def test_a_range_may_be_given_an_end_an_input() -> None:
 
 
 def test_every_key_says_how_it_is_read() -> None:
-    for kind in (Settings, DataSettings, RegionSettings, OverseerSettings, Rule, BudgetSettings):
+    for kind in (Settings, DataSettings, RegionSettings, OverseerSettings, Rule, Relation, BudgetSettings):
         hints = typing.get_type_hints(kind, include_extras=True)
         assert all(callable(hints[f.name].__metadata__[0]) for f in dataclasses.fields(kind)), kind
 

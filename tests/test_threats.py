@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from fathom.audits.keys import SettingsError
-from fathom.audits.settings import Relation, read_settings
+from fathom.audits.overseer_settings import Relation
+from fathom.audits.settings import read_settings
 from fathom.audits.setup import make_parts, read_model, read_samples
 from fathom.core.errors import FathomError
 from fathom.core.region import Region

@@ -109,7 +109,7 @@ def say(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, str):
         return f"the text {value[:80]!r}"
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"a list of {len(value)}"
     if isinstance(value, Mapping):
         return f"a table of {', '.join(map(str, value)) or 'nothing'}"

@@ -20,7 +20,6 @@ A key is a field of a dataclass here, with the reader that turns what was writte
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,36 +28,14 @@ from typing import Annotated, Any
 
 from fathom.audits import keys
 from fathom.audits.keys import Key, Place, SettingsError, Source
+from fathom.audits.model_keys import Factory
+from fathom.audits.model_keys import model as model_key
+from fathom.audits.overseer_settings import LABELLED, MISCLASSIFIED, OverseerSettings, Relation
 from fathom.audits.transformation_keys import transformation
 from fathom.transforms.transformation import Transformation
 
 MAX_BYTES = 64 << 20
 """No settings are larger than this."""
-
-
-@dataclass(frozen=True)
-class Factory:
-    """A Python function without arguments that makes a torch model, by the import path that the user typed."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.name}"
-
-
-def _model(place: Place, value: object) -> Path | Factory:
-    parts = re.fullmatch(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)", str(value))
-    if parts and isinstance(value, str):
-        return Factory(parts[1], parts[2])
-    path = keys.existing(place, value)
-    if path.suffix in (".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".bin"):
-        place.refuse(
-            "an ONNX file, or the Python path of a function that makes the model (package.module:factory)",
-            f"{path.name}, which may be a pickle, and so could run any code",
-            "export it by torch.onnx.export, or give a factory that loads it",
-        )
-    return path
 
 
 @dataclass(frozen=True)
@@ -70,14 +47,6 @@ class DataSettings:
     labels: Annotated[str | None, keys.text] = None
     start: Annotated[int, keys.whole(0)] = 0  # the first case
     limit: Annotated[int | None, keys.whole(1)] = None  # at most so many cases
-
-
-@dataclass(frozen=True)
-class Relation:
-    """[[region.relations]]: coefficients x <= limit, over the features of a row."""
-
-    coefficients: Annotated[tuple[float, ...], keys.list_of(keys.number())]
-    limit: Annotated[float, keys.number()] = 0.0
 
 
 REGION_KINDS = ("linf", "l2", "l1", "box", "l0", "patch", "wasserstein", "tabular", "finite", "transformation")
@@ -199,77 +168,6 @@ class RegionSettings:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """[[overseer.rules]]: a row over the outputs, or over outputs and inputs; it holds where its value is <= 0."""
-
-    coefficients: Annotated[tuple[float, ...], keys.list_of(keys.number())]
-    offset: Annotated[float, keys.number()] = 0.0
-    clause: Annotated[int | None, keys.whole(0)] = None  # rules of one number hold only together; without: each alone
-    strict: Annotated[bool, keys.truth] = False  # < 0 in place of <= 0
-
-
-LABELLED = ("misclassification", "confident", "abstain", "topk")
-"""Kinds of overseer that need to be told the right classes."""
-
-KINDS = (*LABELLED, "targeted", "rules", "reference", "checker", "program", "person")
-
-NEEDED = {
-    "target": ("targeted", "a target"),
-    "tau": ("confident", "tau, the confidence,"),
-    "abstain": ("abstain", "abstain, the class that says so,"),
-    "k": ("topk", "k"),
-    "reference": ("reference", "a reference model"),
-    "eps": ("reference", "eps, how far an output may be off,"),
-    "checker": ("checker", "a checker model"),
-    "command": ("program", "a command"),
-}
-"""Key to the one kind that has it and cannot do without, and what to call it."""
-
-OPTIONAL = {"threshold": "checker", "sees": "checker", "seconds": "program", "questions": "person"}
-"""Key to the one kind that has it."""
-
-
-@dataclass(frozen=True)
-class OverseerSettings:
-    """[overseer]: what a catastrophe is."""
-
-    kind: Annotated[str, keys.choice(*KINDS)] = "misclassification"
-    target: Annotated[int | None, keys.whole(0)] = None  # the class that must not be predicted
-    rules: Annotated[tuple[Rule, ...], keys.list_of(keys.table(Rule))] = ()
-    tau: Annotated[float | None, keys.number(0, above=True)] = None  # mistakes of a softmax below it are none
-    abstain: Annotated[int | None, keys.whole(0)] = None  # the output that says "I do not know"
-    k: Annotated[int | None, keys.whole(1)] = None  # the right class is to be among so many best
-    reference: Annotated[Path | Factory | None, _model] = None  # a model that is trusted
-    eps: Annotated[float | None, keys.number(0)] = None  # how far an output may be from its
-    checker: Annotated[Path | Factory | None, _model] = None  # a model that scores what it sees
-    threshold: Annotated[float | None, keys.number()] = None  # a score of that or less is a failure; without: 0
-    sees: Annotated[str | None, keys.choice("y", "x", "xy")] = None  # the output, the input, or both; without: both
-    command: Annotated[tuple[str, ...] | None, keys.list_of(keys.text)] = None  # a program and its arguments
-    seconds: Annotated[float | None, keys.number(0, above=True)] = None  # for one of its answers; without: 10
-    questions: Annotated[int | None, keys.whole(0)] = None  # that may wait for people to judge; without: 20
-
-    def __post_init__(self) -> None:
-        for key, (kind, word) in NEEDED.items():
-            value = getattr(self, key)
-            if (self.kind == kind) != (value is not None):
-                got = "none" if value is None else f"{keys.say(value)} for the kind {self.kind}"
-                raise SettingsError(f"expected {word} where the kind is {kind}, and only there, got {got}", key)
-        for key, kind in OPTIONAL.items():
-            if getattr(self, key) is not None and self.kind != kind:
-                raise SettingsError(f"expected {key} only where the kind is {kind}, got one for the kind {self.kind}", key)
-        if self.tau is not None and self.tau >= 1:
-            raise SettingsError(f"expected tau, a confidence, below 1, got {self.tau:g}", "tau")
-        if (self.kind == "rules") != bool(self.rules):
-            got = f"{len(self.rules)} for the kind {self.kind}"
-            raise SettingsError(f"expected [[overseer.rules]] where the kind is rules, and only there, got {got}", "rules")
-        sizes = sorted({len(rule.coefficients) for rule in self.rules})
-        if len(sizes) > 1:
-            raise SettingsError(f"expected rules with one number of coefficients, got {sizes}", "rules")
-        if len({rule.clause is None for rule in self.rules}) > 1:
-            raise SettingsError("expected a clause for every rule or for none, got some without", "rules")
-
-
-@dataclass(frozen=True)
 class BudgetSettings:
     """[budget]: what the audit may spend."""
 
@@ -283,17 +181,17 @@ class BudgetSettings:
 class Settings:
     """All that an audit is asked."""
 
-    model: Annotated[Path | Factory, _model]
+    model: Annotated[Path | Factory, model_key]
     region: Annotated[RegionSettings, keys.table(RegionSettings)]
     data: Annotated[DataSettings | None, keys.table(DataSettings)] = None
-    overseer: Annotated[OverseerSettings, keys.table(OverseerSettings)] = OverseerSettings()
+    overseer: Annotated[OverseerSettings, keys.table(OverseerSettings)] = MISCLASSIFIED
     budget: Annotated[BudgetSettings, keys.table(BudgetSettings)] = BudgetSettings()
     input_shape: Annotated[tuple[int, ...] | None, keys.list_of(keys.whole(1))] = None  # of one sample; without: that of the data
     casebook: Annotated[Path, keys.writable] = Path("casebook.db")
     report: Annotated[Path, keys.writable] = Path("report.html")
     seed: Annotated[int, keys.whole(0)] = 0
     arithmetic: Annotated[str, keys.choice("real", "float32")] = "real"
-    also: Annotated[tuple[Path | Factory, ...], keys.list_of(_model)] = ()  # other models that failures are tried on
+    also: Annotated[tuple[Path | Factory, ...], keys.list_of(model_key)] = ()  # other models that failures are tried on
 
     def __post_init__(self) -> None:
         if self.data is None and self.region.kind != "box":
@@ -302,14 +200,16 @@ class Settings:
             )
         if self.data is not None and self.region.kind == "box":
             raise SettingsError("expected no data for a box, which is the same for all, got some; leave them out", "data")
-        if self.region.kind == "box" and self.overseer.kind in LABELLED:
+        leaves = list(self.overseer.leaves())
+        labelled = [leaf.kind for leaf in leaves if leaf.kind in LABELLED]
+        if self.region.kind == "box" and labelled:
             raise SettingsError(
-                f"expected an overseer without labels for a box, got {self.overseer.kind}; use targeted or rules", "overseer"
+                f"expected an overseer without labels for a box, got {labelled[0]}; use targeted or rules", "overseer"
             )
-        sees_inputs = self.overseer.kind in ("reference", "program", "checker", "person") and self.overseer.sees != "y"
+        sees_inputs = [leaf.kind for leaf in leaves if leaf.sees_inputs]
         if self.region.transform is not None and sees_inputs:
             raise SettingsError(
-                f"expected an overseer that judges outputs alone for the kind transformation, got {self.overseer.kind}, which "
+                f"expected an overseer that judges outputs alone for the kind transformation, got {sees_inputs[0]}, which "
                 'sees inputs; use another, or a checker with sees = "y"',
                 "overseer",
             )
@@ -323,7 +223,7 @@ class Settings:
                         f"expected another file than that of {other}, got {path}, which would be overwritten", name
                     )
         written = {self.casebook.resolve(): "casebook", self.report.resolve(): "report"}
-        models = {"overseer.reference": self.overseer.reference, "overseer.checker": self.overseer.checker}
+        models = dict(self.overseer.models())
         models |= {f"also[{i}]": model for i, model in enumerate(self.also)}
         for name, path in models.items():
             if isinstance(path, Path) and path.resolve() in written:

@@ -5,27 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fathom.audits.data import Data, read_data
-from fathom.audits.settings import Factory, OverseerSettings, Settings
+from fathom.audits.judges import Case, make_overseer
+from fathom.audits.read_models import read_captured
+from fathom.audits.settings import Settings
 from fathom.audits.threats import make_region
 from fathom.capture.captured import Captured
-from fathom.core.arithmetic import Arithmetic
-from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.region import Region
-from fathom.overseers.abstain import Abstain
-from fathom.overseers.checker_network import CheckerNetwork
-from fathom.overseers.confident import Confident
-from fathom.overseers.linear_rules import LinearRules
-from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.person import Person
-from fathom.overseers.program import ProgramOverseer
-from fathom.overseers.reference import Reference
-from fathom.overseers.targeted import Targeted
-from fathom.overseers.top_k import TopK
 from fathom.transforms.region import Transformed
 
 
@@ -48,7 +38,7 @@ def read_model(settings: Settings, data: Data | None) -> Captured:
         FathomError: it is not understood.
     """
     shape = settings.input_shape or (None if data is None else data.shape)
-    return _read(settings.model, shape, settings.arithmetic)
+    return read_captured(settings.model, shape, settings.arithmetic)
 
 
 def read_others(settings: Settings, data: Data | None) -> dict[str, Captured]:
@@ -60,26 +50,7 @@ def read_others(settings: Settings, data: Data | None) -> dict[str, Captured]:
     shape = settings.input_shape or (None if data is None else data.shape)
     names = [model.name if isinstance(model, Path) else str(model) for model in settings.also]
     unique = [name if names.count(name) == 1 else str(model) for name, model in zip(names, settings.also, strict=True)]
-    return {name: _read(model, shape, Arithmetic.REAL) for name, model in zip(unique, settings.also, strict=True)}
-
-
-def _read(model: Path | Factory, shape: tuple[int, ...] | None, arithmetic: str) -> Captured:
-    if isinstance(model, Factory) or model.suffix == ".pt2":
-        from fathom.capture.torch_module import capture_module
-        from fathom.capture.torch_source import load_torch
-
-        if shape is None:
-            raise FathomError("expected the shape of one input for a torch model without data, got none; set input_shape")
-        try:
-            module = load_torch(str(model))
-        except SystemExit as end:  # raised by the user's code
-            raise FathomError(f"expected {model} to make a module, but it ends the process: {end!r}") from end
-        if arithmetic != Arithmetic.REAL:
-            raise FathomError(f"expected an ONNX file for {arithmetic} arithmetic, got {model}; export it first")
-        return capture_module(module, shape, live=False)
-    from fathom.capture.onnx_file import read_onnx
-
-    return read_onnx(model, arithmetic)
+    return {name: read_captured(model, shape) for name, model in zip(unique, settings.also, strict=True)}
 
 
 def read_samples(settings: Settings) -> Data | None:
@@ -104,9 +75,8 @@ def make_parts(settings: Settings, captured: Captured, data: Data | None) -> Par
     size = sum(port.size for port in captured.program.inputs)
     region = make_region(settings.region, data, _points(settings), size)
     clean = region.centres() if data is None or isinstance(region, Transformed) else data.flat
-    if settings.overseer.kind == "person":
-        return Parts(captured, data, region, _person(settings, captured, len(region)), clean)
-    return Parts(captured, data, region, _overseer(settings.overseer, data, captured, len(region)), clean)
+    case = Case(captured, data, len(region), lambda: _person(settings, captured, len(region)))
+    return Parts(captured, data, region, make_overseer(settings.overseer, case), clean)
 
 
 def _points(settings: Settings) -> Data | None:
@@ -125,42 +95,3 @@ def _person(settings: Settings, captured: Captured, n: int) -> Person:
 
     with Casebook.open(settings.casebook) as book:
         return Person.of(book.judgements(captured.program.digest), sets=n)
-
-
-def _overseer(settings: OverseerSettings, data: Data | None, captured: Captured, n: int) -> Overseer:
-    classes = sum(port.size for port in captured.program.outputs)
-    names = () if data is None else data.names
-    if settings.kind in ("reference", "checker", "program"):
-        return _outside(settings, captured, n)
-    if settings.kind == "targeted":
-        assert settings.target is not None
-        return Targeted(target=torch.full((n,), settings.target), classes=classes, names=names)
-    if settings.kind == "rules":
-        clauses = [rule.clause if rule.clause is not None else k for k, rule in enumerate(settings.rules)]
-        rows, offsets = [rule.coefficients for rule in settings.rules], [rule.offset for rule in settings.rules]
-        return LinearRules.make(rows, offsets, clause=clauses, strict=[rule.strict for rule in settings.rules], sets=n)
-    if data is None or data.labels is None:
-        raise FathomError(f"expected labels to judge {settings.kind} by, got data without any; add an array y of them")
-    if settings.tau is not None:
-        return Confident(data.labels, classes, settings.tau, names)
-    if settings.abstain is not None:
-        return Abstain(data.labels, classes, settings.abstain, names)
-    if settings.k is not None:
-        return TopK(data.labels, classes, settings.k, names)
-    return Misclassification(label=data.labels, classes=classes, names=names)
-
-
-def _outside(settings: OverseerSettings, captured: Captured, n: int) -> Overseer:
-    """Judges that are models or programs of their own."""
-    shapes = [port.shape for port in captured.program.inputs]
-    if settings.reference is not None:
-        assert settings.eps is not None
-        shape = shapes[0] if len(shapes) == 1 else None
-        return Reference.make(_read(settings.reference, shape, Arithmetic.REAL), settings.eps, sets=n)
-    if settings.checker is not None:
-        sees, threshold = settings.sees or "xy", settings.threshold or 0.0
-        sizes = {"x": captured.network.input_size, "y": captured.network.output_size}
-        checker = _read(settings.checker, (sum(sizes[part] for part in sees),), Arithmetic.REAL)
-        return CheckerNetwork.make(checker, threshold, sees=sees, sets=n)
-    assert settings.command is not None
-    return ProgramOverseer.make(settings.command, seconds=settings.seconds or 10.0, sets=n)

@@ -165,7 +165,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
             certificates=certificates,
             planted=settings.budget.planted,
             also=parts.others,
-            questions=QUESTIONS if settings.overseer.questions is None else settings.overseer.questions,
+            questions=next((leaf.questions for leaf in settings.overseer.leaves() if leaf.questions is not None), QUESTIONS),
         )
     return result, budget
 
