@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fathom.audits.data import Data
 from fathom.audits.overseer_settings import LABELLED, OverseerSettings
-from fathom.audits.read_models import read_captured
+from fathom.audits.read_models import read_asked
 from fathom.capture.captured import Captured
 from fathom.core.composed import all_of, any_of
 from fathom.core.errors import FathomError
@@ -113,14 +113,14 @@ def _ruled(settings: OverseerSettings, case: Case) -> Overseer:
 def _outside(settings: OverseerSettings, case: Case) -> Overseer:
     """Judges that are models or programs of their own."""
     if settings.reference is not None:
-        models = [read_captured(one, case.shape) for one in settings.reference]
+        models = [read_asked(one, case.shape) for one in settings.reference]
         if settings.eps is None:
             return OtherDecision.make(models, sets=case.sets)
         return Reference.make(models, settings.eps, sets=case.sets)
     if settings.checker is not None:
         sees, threshold = settings.sees or "xy", settings.threshold or 0.0
         sizes = {"x": case.captured.network.input_size, "y": case.captured.network.output_size}
-        checker = read_captured(settings.checker, (sum(sizes[part] for part in sees),))
+        checker = read_asked(settings.checker, (sum(sizes[part] for part in sees),))
         return CheckerNetwork.make(checker, threshold, sees=sees, sets=case.sets)
     assert settings.command is not None
     return ProgramOverseer.make(settings.command, seconds=settings.seconds or 10.0, sets=case.sets)

@@ -8,6 +8,21 @@ from fathom.audits.model_keys import Factory
 from fathom.capture.captured import Captured
 from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
+from fathom.overseers.models import Model
+
+
+def read_asked(model: Path | Factory, shape: tuple[int, ...] | None) -> Captured | Model:
+    """A model that an overseer asks: captured, but for tree ensembles, which are only run.
+
+    Raises:
+        FathomError: it is not understood.
+    """
+    if isinstance(model, Path) and model.suffix != ".pt2":
+        from fathom.capture.trees import holds_trees, read_trees
+
+        if holds_trees(model):
+            return read_trees(model)
+    return read_captured(model, shape)
 
 
 def read_captured(model: Path | Factory, shape: tuple[int, ...] | None, arithmetic: str = Arithmetic.REAL) -> Captured:

@@ -21,7 +21,7 @@ from fathom.capture.condense import condense
 from fathom.capture.fold import fold, foldable
 from fathom.capture.graph import Graph
 from fathom.capture.merge import merge_bias
-from fathom.capture.onnx_model import Model, foreseen, parse_model
+from fathom.capture.onnx_model import Model, foreseen, is_trees, parse_model
 from fathom.capture.onnx_program import Feeds, OnnxProgram, open_session
 from fathom.capture.onnx_table import Array, Call, Value, described, table
 from fathom.capture.replay import probes, replay
@@ -63,6 +63,11 @@ def read_onnx(source: str | Path | bytes, arithmetic: Arithmetic | str = Arithme
         ReplayMismatch: the captured network does not compute what the model computes.
     """
     model = parse_model(unpack(source, LIMIT))
+    for node in filter(is_trees, model.nodes):
+        raise NotUnderstood(
+            f"{described(node)}: expected a network, got a tree ensemble, which can be run and not proved about; take it as the "
+            "reference of another model (fathom.capture.trees.read_trees)"
+        )
     for node in model.nodes:
         if _is_live(node, model) and node.op_type not in table():
             raise NotUnderstood(

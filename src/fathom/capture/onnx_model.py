@@ -36,6 +36,10 @@ MOST_INPUTS = 1 << 24
 """More numbers than any sample has; a damaged shape may ask for petabytes."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+TREE_DOMAIN = "ai.onnx.ml"
+TREES = ("TreeEnsemble", "TreeEnsembleRegressor", "TreeEnsembleClassifier")
+"""Operators that are run and never captured: see `capture.trees`."""
+
 SHAPE_LIKE = 256
 """Weights of at most so many elements may be shapes, paddings or indices: shape inference is shown their values."""
 
@@ -108,10 +112,16 @@ def parse_model(raw: bytes) -> Model:
     ports = _ports(inputs, shapes)
     outputs = tuple(o.name for o in graph.output)
     nodes = _ordered(graph, {port.name for port in ports} | weights.keys(), outputs)
+    domains = (*DEFAULT_DOMAINS, TREE_DOMAIN) if any(is_trees(node) for node in nodes) else DEFAULT_DOMAINS
     for node in nodes:
-        _refuse_control_flow(node)
+        _refuse_control_flow(node, domains)
     dtype = FLOATS[inputs[0].type.tensor_type.elem_type]
     return Model(raw, ports, shapes, outputs, weights, nodes, opset, dtype, batched)
+
+
+def is_trees(node: NodeProto) -> bool:
+    """Whether a node is a tree ensemble; a model with one may have other nodes of that domain, since it is only run."""
+    return node.domain == TREE_DOMAIN and node.op_type in TREES
 
 
 def foreseen(model: Model) -> int:
@@ -169,13 +179,13 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
             yield from (attribute.t, *attribute.tensors)
 
 
-def _refuse_control_flow(node: NodeProto) -> None:
+def _refuse_control_flow(node: NodeProto, domains: Sequence[str]) -> None:
     if any(a.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for a in node.attribute):
         raise NotUnderstood(
             f"{described(node)} is control flow, which is not supported; export the model with fixed shapes and simplify it with "
             "a constant-folding tool, so that its branches are decided"
         )
-    if node.domain not in DEFAULT_DOMAINS:
+    if node.domain not in domains:
         raise NotUnderstood(
             f"{described(node)} is of the domain {node.domain!r}, which is not supported; export the model with the "
             "standard ONNX operators"
