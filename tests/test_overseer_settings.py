@@ -21,7 +21,7 @@ from fathom.capture.onnx_file import read_onnx
 from fathom.capture.torch_module import capture_module
 from fathom.core.composed import AllOf, AnyOf, Not
 from fathom.core.errors import FathomError
-from fathom.core.overseer import Overseer
+from fathom.core.overseer import Overseer, Severity
 from fathom.core.value import fingerprint
 from fathom.overseers.abstain import Abstain
 from fathom.overseers.checker_network import CheckerNetwork
@@ -247,6 +247,16 @@ def test_models_deep_in_compositions_are_not_overwritten(folder: Path) -> None:
     (folder / "audit.toml").write_text('report = "other.onnx"\n' + PLAIN + text)
     with pytest.raises(SettingsError, match=r"report: expected another file than that of overseer\.of\[0\]\.reference\[1\]"):
         read_settings(folder / "audit.toml")
+
+
+def test_each_part_says_how_bad_its_failures_are(folder: Path) -> None:
+    text = 'kind = "any"\nof = [{ kind = "topk", k = 2, severity = "malign" }, { kind = "misclassification" }]\n'
+    judge = overseer(folder, text)
+    assert isinstance(judge, AnyOf) and [part.severity for part in judge.parts] == [Severity.MALIGN, Severity.SERIOUS]
+    with pytest.raises(SettingsError, match=r"severity: expected no severity for the kind any, got benign: that of the parts"):
+        overseer(folder, text.replace('kind = "any"', 'kind = "any"\nseverity = "benign"'))
+    with pytest.raises(SettingsError, match=r"severity: expected one of benign, serious, malign"):
+        overseer(folder, text.replace('"malign"', '"awful"'))
 
 
 def test_people_may_be_part_of_a_composition(folder: Path) -> None:

@@ -393,10 +393,7 @@ def test_settings_are_what_is_audited(folder: Path) -> None:
             ASKED.replace("size = 3", "size = 4"),
             r"transform\[1\]: expected size, the side of the window, as an odd number",
         ),
-        (
-            ASKED + '[overseer]\nkind = "program"\ncommand = ["true"]\n',
-            "overseer: expected an overseer that judges outputs alone for the kind transformation",
-        ),
+        (ASKED + '[overseer]\nkind = "person"\n', "overseer: expected another overseer for the kind transformation, got person"),
     ],
 )
 def test_mistakes_in_settings_are_named(folder: Path, text: str, message: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from fathom.audits.read_models import read_asked
 from fathom.capture.captured import Captured
 from fathom.core.composed import all_of, any_of
 from fathom.core.errors import FathomError
-from fathom.core.overseer import Overseer
+from fathom.core.overseer import Overseer, Severity
 from fathom.overseers.abstain import Abstain
 from fathom.overseers.checker_network import CheckerNetwork
 from fathom.overseers.confident import Confident
@@ -67,6 +67,12 @@ def make_overseer(settings: OverseerSettings, case: Case) -> Overseer:
         return all_of(*parts) if settings.kind == "all" else any_of(*parts)
     if settings.kind == "person":
         return case.people()
+    judge = _judge(settings, case)
+    return judge if settings.severity is None else replace(judge, severity=Severity(settings.severity))
+
+
+def _judge(settings: OverseerSettings, case: Case) -> Overseer:
+    """One that is no composition, with the severity that its kind has."""
     if settings.kind in ("reference", "decision", "checker", "program"):
         return _outside(settings, case)
     if settings.kind in LABELLED:

@@ -15,6 +15,7 @@ from typing import Annotated
 from fathom.audits import keys
 from fathom.audits.keys import Place, SettingsError
 from fathom.audits.model_keys import Factory, model
+from fathom.core.overseer import Severity
 
 DEEPEST = 8
 """Compositions within compositions are read to so many levels."""
@@ -105,6 +106,7 @@ class OverseerSettings:
     seconds: Annotated[float | None, keys.number(0, above=True)] = None  # for one of its answers; without: 10
     questions: Annotated[int | None, keys.whole(0)] = None  # that may wait for people to judge; without: 20
     of: Annotated[tuple[OverseerSettings, ...] | None, _parts] = None  # what it is composed of
+    severity: Annotated[str | None, keys.choice(*(severity.value for severity in Severity))] = None  # of its failures
 
     def __post_init__(self) -> None:
         for key, (kinds, word) in NEEDED.items():
@@ -123,6 +125,9 @@ class OverseerSettings:
             raise SettingsError(
                 f'expected one overseer to negate, got {len(self.of)}; compose them by "any" or "all" first', "of"
             )
+        if self.severity is not None and self.kind in (*COMPOSED, "person"):
+            why = "people say themselves how bad a failure is" if self.kind == "person" else "that of the parts counts"
+            raise SettingsError(f"expected no severity for the kind {self.kind}, got {self.severity}: {why}", "severity")
         self._check_costs()
         self._check_rules()
 
@@ -147,11 +152,6 @@ class OverseerSettings:
                 raise SettingsError(f"expected {key} with one number of coefficients, got {sizes}", key)
         if len({rule.clause is None for rule in self.rules}) > 1:
             raise SettingsError("expected a clause for every rule or for none, got some without", "rules")
-
-    @property
-    def sees_inputs(self) -> bool:
-        """Whether it judges inputs too, and not outputs alone; rules may, which their length says."""
-        return self.kind in ("reference", "decision", "program", "checker", "person", "plausible") and self.sees != "y"
 
     def leaves(self) -> Iterator[OverseerSettings]:
         """The kinds that are no compositions: itself, or those that it is made of."""

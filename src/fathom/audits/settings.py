@@ -206,11 +206,10 @@ class Settings:
             raise SettingsError(
                 f"expected an overseer without labels for a box, got {labelled[0]}; use targeted or rules", "overseer"
             )
-        sees_inputs = [leaf.kind for leaf in leaves if leaf.sees_inputs]
-        if self.region.transform is not None and sees_inputs:
+        if self.region.transform is not None and any(leaf.kind == "person" for leaf in leaves):
             raise SettingsError(
-                f"expected an overseer that judges outputs alone for the kind transformation, got {sees_inputs[0]}, which "
-                'sees inputs; use another, or a checker with sees = "y"',
+                "expected another overseer for the kind transformation, got person: questions to people are put about whole "
+                "inputs, and not about parameters; audit finite sets of transformed pictures instead",
                 "overseer",
             )
         used: dict[Path, str] = {}
