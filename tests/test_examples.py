@@ -121,8 +121,8 @@ def test_the_command_audits_the_trained_module(root: Path, digits: Path) -> None
 
 
 def test_the_documented_settings_run(root: Path, digits: Path, tmp_path: Path) -> None:
-    (block,) = re.findall(r"```toml\n(.*?)```", (root / "docs" / "command-line.md").read_text(), re.DOTALL)
-    (tmp_path / "audit.toml").write_text(block)
+    whole, *_ = re.findall(r"```toml\n(.*?)```", (root / "docs" / "command-line.md").read_text(), re.DOTALL)
+    (tmp_path / "audit.toml").write_text(whole)
     shutil.copy(digits / "digits.onnx", tmp_path / "model.onnx")
     shutil.copy(digits / "digits.npz", tmp_path / "test.npz")
     printed = run(root, "-m", "fathom", "audit", "audit.toml", "--limit", "3", "--seconds", "20", folder=tmp_path)
