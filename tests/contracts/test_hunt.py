@@ -302,3 +302,12 @@ def test_a_greatest_radius_that_is_none_is_refused(most: Tensor) -> None:
     family, _ = half_spaces(LinfBall)
     with pytest.raises(FathomError, match="radius > 0"):
         minimum_radius(lambda radius: family(torch.zeros(5)), most.double(), QUICK, None, Budget())
+
+
+def test_parts_of_another_kind_are_refused_before_anything_is_searched() -> None:
+    family, _ = half_spaces(LinfBall)
+    most = torch.ones(5, dtype=torch.float64)
+    with pytest.raises(FathomError, match=r"expected `attack` as a solver, got 'pgd'"):
+        minimum_radius(family, most, "pgd", None, Budget())  # type: ignore[arg-type]
+    with pytest.raises(FathomError, match=r"expected `budget` as a budget, got 5"):
+        minimum_radius(family, most, QUICK, None, 5)  # type: ignore[arg-type]

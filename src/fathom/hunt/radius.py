@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fathom.core.answer import Answers, ContradictionError, Witnesses
+from fathom.core.arguments import require
 from fathom.core.budget import Budget, Clock
 from fathom.core.errors import FathomError
 from fathom.core.problem import Problem
@@ -61,11 +62,13 @@ def minimum_radius(
         For every set the bracket. Attacks and bounds fail at radii between its ends.
 
     Raises:
-        FathomError: `most` is not one positive number a set.
+        FathomError: `most` is not one positive number a set, or a part is of another kind.
 
     Method: bisection, all sets at once, each with a radius of its own; geometric where 0 is not an end. A failure at one radius
         is where the search at the next begins. The two ends are searched apart: neither side's silence says anything.
     """
+    require("attack", attack, Solver, "a solver", "Gradient() from fathom.attacks.gradient, say")
+    require("budget", budget, Budget, "a budget", "write fathom.Budget(seconds=60)")
     problem = family(torch.zeros_like(most))
     if most.shape != (len(problem),) or not bool((most > 0).all()):
         raise FathomError(f"expected a radius > 0 for each of {len(problem)} sets, got {most.tolist()[:10]}")
