@@ -119,3 +119,18 @@ def test_learning_loads_no_compiler() -> None:
         "sys.exit('torch._dynamo' in sys.modules)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("passes", [1, 5, 50, 500])
+def test_an_audit_spends_no_more_passes_than_it_may(passes: int) -> None:
+    """Each of its searches kept to the limit, and all together spent several times as much."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.rand(6, 16)
+    region = fathom.regions.LinfBall.around(x, torch.tensor([0.01, 0.03, 0.05, 0.07, 0.1, 0.3]))
+    judge = fathom.Misclassification(model(x).argmax(1), 3)
+    result = fathom.audit(model, region, judge, budget=fathom.Budget(seconds=60, passes=passes), planted=0)
+    spent = result.answers.cost.forward + result.answers.cost.backward
+    assert (spent > 0).all()
+    # Bounds of whole sets are one batch, however few passes are left: two for the inside, and one for each row.
+    assert (spent <= passes + 2 + 2).all(), spent

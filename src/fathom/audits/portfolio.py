@@ -73,7 +73,7 @@ class Portfolio(Solver):
 
     def solve(self, problem: Problem, budget: Budget, hints: Hints = Hints(), observe: Observer = ignore) -> Answers:
         clock = budget.start()
-        standing = _Standing(problem, observe, hints)
+        standing = _Standing(problem, observe, hints, budget.passes)
         standing.replay(hints)
         attacks = budget.part(seconds=None if budget.seconds is None else budget.seconds * self.attack_share)
         self.stage("attack")
@@ -196,11 +196,12 @@ class Portfolio(Solver):
 class _Standing:
     """What is known so far of all sets, told to the observer as it grows."""
 
-    def __init__(self, problem: Problem, observe: Observer, hints: Hints) -> None:
+    def __init__(self, problem: Problem, observe: Observer, hints: Hints, passes: int | None) -> None:
+        """`passes`: forward and backward, that may be spent on each set in all."""
         outputs = sum(port.size for port in problem.program.outputs)
         none = Answers.none(len(problem), problem.region.size, outputs, problem.program.dtype)
         self.problem = problem
-        self.observe = observe
+        self.observe, self.passes = observe, passes
         self.answers = none if hints.answers is None else none.tighten(hints.answers)
         self.given: list[tuple[Tensor, Tensor]] = []  # sets [k], and points [k, c, d] that were handed on for them
         self.used = torch.zeros(len(problem), dtype=torch.bool)  # the failures that were tried on other sets
@@ -222,6 +223,8 @@ class _Standing:
     def reuse(self, budget: Budget, seed: int) -> None:
         """Try the failures found since the last time on what stands open."""
         sets, fresh = self.open(), (self.answers.broken & ~self.used).nonzero()[:, 0]
+        able, budget = self._afford(sets, budget)
+        sets = sets[able]
         if len(sets) and len(fresh):
             part = reuse(self.problem, self.answers.found.x, fresh, sets, budget, seed)
             self.used[fresh] = True
@@ -251,6 +254,8 @@ class _Standing:
         Returns:
             [k] the passes that it spent on each.
         """
+        able, budget = self._afford(index, budget)
+        index, starts = index[able], None if starts is None else starts[able]
         if not len(index):
             return torch.zeros(0, dtype=torch.int64)
         before = self.answers
@@ -264,6 +269,14 @@ class _Standing:
         part = solver.solve(self.problem.take(index), budget, Hints(points, known), tell)
         self._merge(before, index, part)
         return part.cost.forward + part.cost.backward
+
+    def _afford(self, index: Tensor, budget: Budget) -> tuple[Tensor, Budget]:
+        """Which [k] of the sets at `index` [k] have passes left, and a budget that none of these overdraws with."""
+        if self.passes is None:
+            return torch.ones(len(index), dtype=torch.bool), budget
+        left = self.passes - (self.answers.cost.forward + self.answers.cost.backward)[index]
+        able = left > 0
+        return able, budget.part(passes=int(left[able].min()) if bool(able.any()) else 0)
 
     def _merge(self, before: Answers, index: Tensor, part: Answers) -> None:
         """What the work on the sets at `index` gave, with the points that it hands on."""
