@@ -166,7 +166,9 @@ class Spec:
         """Margins [n] of whose sign none is too low for y [n, m], given upper ends of its rows [n, R]: rows that read only what
         is known exactly are judged exactly."""
         point = y.lower == y.upper
-        known = ((self.rows[self.of] == 0) | point[:, None]).all(-1)
+        known = ((self.rows[self.of] == 0) | point[:, None]).all(-1) & (self.clause[self.of] >= 0)
+        if not bool(known.any()):
+            return self.combine(upper)
         return self.combine(torch.where(known, self._certain_values(torch.where(point, y.lower, 0.0).detach()), upper))
 
     def certain_margin(self, y: Tensor) -> Tensor:
