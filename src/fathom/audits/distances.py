@@ -27,7 +27,7 @@ from fathom.core.problem import Problem
 from fathom.core.region import Region
 from fathom.core.solver import Solver
 from fathom.hunt.radius import Radii, minimum_radius
-from fathom.prove.branch import BranchAndBound
+from fathom.prove.branch import BranchAndBound, halves_nimbly
 from fathom.transforms.region import Transformed
 
 FORMAT = "fathom-radius/1"
@@ -141,7 +141,8 @@ def distances(
         region: n sets of the greatest radius asked about: balls, or whatever else `audits.families` makes larger by one number.
         overseer: n judges.
         budget: of all of it, 60 seconds if not given; half of the seconds go to attacks at most, and what is left in equal shares
-            to bounds, and to branch and bound, which is left out where there is no limit of seconds.
+            to bounds, where halving boxes is not cheaper, and to branch and bound, which is left out where there is no limit of
+            seconds.
         tolerance: the search for either end stops where two radii that came out differently are so close, relatively.
         seed: of what is drawn at random.
 
@@ -156,9 +157,11 @@ def distances(
 
     problem = at(asked.most)
     attack = Gradient(seed=seed) if has_gradient(problem) else Values(seed=seed)
-    bounds: tuple[Solver, ...] = (AlphaCrown(inner_steps=3),) if problem.provable else ()
-    if bounds and budget.seconds is not None:
-        bounds = (*bounds, BranchAndBound())
+    bounds: tuple[Solver, ...] = ()
+    if problem.provable and budget.seconds is not None:
+        bounds = (BranchAndBound(),)
+    if problem.provable and not halves_nimbly(problem):  # else halving costs less than bounding whole sets well
+        bounds = (AlphaCrown(inner_steps=3), *bounds)
     with interruptible(budget.stop):
         radii = minimum_radius(at, asked.most, attack, bounds, budget, tolerance, whole=asked.whole)
     done: tuple[Applied | None, ...] = ()

@@ -114,9 +114,9 @@ def settings_of(
     return make_settings({"model": model, **given}, flags)
 
 
-def title(model: str) -> str:
-    """What answers call MODEL."""
-    return model if ":" in model else Path(model).name
+def title(model: object) -> str:
+    """What answers call a model: the function that makes it, or its file's name."""
+    return str(model) if ":" in str(model) else Path(str(model)).name
 
 
 def recipe() -> str:

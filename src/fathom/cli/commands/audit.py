@@ -140,7 +140,7 @@ def _run(settings: Settings, parts: Parts, certificates: Path | None) -> tuple[A
 
     budget = Budget(seconds=settings.budget.total_seconds)
     labels = Labels(
-        title=str(settings.model) if ":" in str(settings.model) else Path(str(settings.model)).name,
+        title=asking.title(settings.model),
         classes=() if parts.data is None else parts.data.names,
         recipe=shlex.join(["fathom", *sys.argv[1:]]),
     )

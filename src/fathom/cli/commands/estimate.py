@@ -77,11 +77,13 @@ def estimate(
     if prop is not None:
         if data is not None or region["kind"] or span is not None or limit is not None or distribution == "data":
             raise typer.BadParameter("expected --property alone: it says which inputs there are; leave out DATA and its options")
+        named: object = model
         question = _of_property(model, prop, distribution, deviation)
     else:
         if distribution == "data" and region["kind"] is None and not model.endswith(".toml"):
             region |= {"kind": "linf", "radius": 0.0}  # the samples as they are
         settings = asking.settings_of("estimate", model, given, or_data=", or --property", or_region=", or --distribution data")
+        named = settings.model
         question = _of_settings(settings, distribution, deviation, anyway=anyway)
         effort, seconds = replace(effort, seed=settings.seed), settings.budget.total_seconds
     budget = Budget(seconds=60.0 if seconds is None else seconds)
@@ -89,7 +91,7 @@ def estimate(
         from fathom.audits.estimation import estimate_problem
 
         answer = estimate_problem(
-            question.problem, question.distribution, budget=budget, effort=effort, title=asking.title(model),
+            question.problem, question.distribution, budget=budget, effort=effort, title=asking.title(named),
             tell=lambda method, text: tell(f"{method}: {text}"),
         )  # fmt: skip
     asking.show(replace(answer, recipe=asking.recipe()), as_json=as_json)

@@ -87,7 +87,7 @@ def latent(
             natural=_natural(settings, parts, natural),
             group=None if parts.data is None else parts.data.labels, coverage=coverage, confidence=confidence, rounds=rounds,
             budget=Budget(seconds=60.0 if total is None else total), seed=settings.seed,
-            title=asking.title(model), tell=tell,
+            title=asking.title(settings.model), tell=tell,
         )  # fmt: skip
     asking.show(replace(answer, recipe=asking.recipe()), as_json=as_json)
 

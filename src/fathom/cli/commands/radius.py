@@ -60,6 +60,6 @@ def radius(
         answer = distances(
             parts.captured, parts.region, parts.overseer,
             budget=Budget(seconds=60.0 if total is None else total), tolerance=tolerance, seed=settings.seed,
-            title=asking.title(model), recipe=asking.recipe(),
+            title=asking.title(settings.model), recipe=asking.recipe(),
         )  # fmt: skip
     asking.show(answer, as_json=as_json)
