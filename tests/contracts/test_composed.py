@@ -21,6 +21,7 @@ from fathom.core.overseer import Compiled, Overseer, Severity
 from fathom.core.problem import Problem
 from fathom.core.spec import Spec
 from fathom.overseers.callable import PythonOverseer
+from fathom.overseers.confident import Confident
 from fathom.overseers.linear_rules import LinearRules
 from fathom.overseers.misclassification import Misclassification
 from fathom.overseers.targeted import Targeted
@@ -303,3 +304,10 @@ def test_rows_that_hold_too_often_do_not_mislead_the_attack() -> None:
     assert not problem.exact and has_gradient(problem)
     answers = Gradient().solve(problem, Budget(passes=600))
     assert answers.broken.all()
+
+
+def test_what_nested_parts_say_alike_is_said_once() -> None:
+    label = torch.tensor([0])
+    wrong, sure = Misclassification(label, 2), Confident(label, 2, 0.9)
+    words = ((wrong & sure) | wrong).judgement(0, torch.tensor([0.0, 9.0]))
+    assert words.count("0 read as 1") == 2 and words.split("; ")[0] == "0 read as 1" and len(words.split("; ")) == 2

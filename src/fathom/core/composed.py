@@ -32,8 +32,8 @@ class Several(Overseer):
         return type(self)(tuple(part.take(index) for part in self.parts), severity=self.severity)
 
     def judgement(self, index: int, y: Tensor) -> str:
-        """The judgements of the parts, each once."""
-        return "; ".join(dict.fromkeys(part.judgement(index, y) for part in self.parts))
+        """The judgements of the parts, and of theirs, each once."""
+        return "; ".join(dict.fromkeys(words for part in self.parts for words in part.judgement(index, y).split("; ")))
 
     def acts(self, y: Tensor) -> Tensor | None:
         """[n] whether none of the parts sees the model abstain; None where none speaks of it."""

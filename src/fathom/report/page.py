@@ -104,7 +104,7 @@ def _explanation(result: AuditResult) -> Markup:
     least, most = counts.holding
     hold = f"exactly {least}" if least == most else f"at least {least} and at most {most}"
     return join(
-        f"An adversary may change each input to anything within {result.region}. "
+        f"What an adversary may do to each input: {result.region}. "
         f"Whatever it chooses, {hold} of the {many(counts.cases, 'case')} hold. ",
         f"The gap is the {many(counts.unknown, 'case')} that nobody has settled yet."
         if counts.unknown
