@@ -140,9 +140,9 @@ def distances(
     Args:
         region: n sets of the greatest radius asked about: balls, or whatever else `audits.families` makes larger by one number.
         overseer: n judges.
-        budget: of all of it, 60 seconds if not given; half of the seconds go to attacks at most, and what is left in equal shares
-            to bounds, where halving boxes is not cheaper, and to branch and bound, which is left out where there is no limit of
-            seconds.
+        budget: of all of it, 60 seconds if not given; half of the seconds go to attacks at most, two thirds of what is left to
+            bounds, where halving boxes is not cheaper, and the rest to branch and bound, which is left out where there is no
+            limit of seconds.
         tolerance: the search for either end stops where two radii that came out differently are so close, relatively.
         seed: of what is drawn at random.
 

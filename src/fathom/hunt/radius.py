@@ -20,8 +20,10 @@ Family = Callable[[Tensor], Problem]
 
 LEAST = 1e-6
 """Of the greatest radius: below it none is tried but 0."""
+EARLIER = 2 / 3
+"""Of the seconds left: what a bound may take that another follows."""
 SLICE = 1 / 3
-"""Of the seconds left: what one radius is given. Where a proof is out of reach, branch and bound would use up all."""
+"""Of the seconds left: what the last gives to one radius. Where a proof is out of reach, branch and bound would use up all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,8 @@ def minimum_radius(
         attack: what looks for failures.
         bounds: what proves that there are none, the quickest first: each goes on from where the one before it has ended. None:
             nothing is proved.
-        budget: of all of it; half of the seconds go to the attack at most, and what is left to the bounds, in equal shares.
+        budget: of all of it; half of the seconds go to the attack at most, and of what is left two thirds at most to each bound
+            but the last.
         tolerance: the search for either end stops where two radii that came out differently are so close, relatively.
         whole: radii are whole numbers, such as counts of inputs.
 
@@ -76,8 +79,10 @@ def minimum_radius(
     clock = budget.start()
     search.attack(attack, _part(budget, clock, 1 / 2))
     solvers = [] if bounds is None else [bounds] if isinstance(bounds, Solver) else list(bounds)
-    for k, bound in enumerate(solvers):
-        search.prove(bound, _part(budget, clock, 1 / (len(solvers) - k)))
+    for bound in solvers[:-1]:
+        search.prove(bound, _part(budget, clock, EARLIER), 1.0)
+    for bound in solvers[-1:]:
+        search.prove(bound, _part(budget, clock, 1.0), SLICE)
     return search.known
 
 
@@ -101,12 +106,15 @@ class _Search:
             silent[sets[~answers.broken]] = radius[sets[~answers.broken]]
             self._note(sets, radius[sets], answers)
 
-    def prove(self, bound: Solver, budget: Budget) -> None:
-        """Brings the lower ends up; failures that a proof comes upon bring the upper ends down."""
+    def prove(self, bound: Solver, budget: Budget, share: float) -> None:
+        """Brings the lower ends up; failures that a proof comes upon bring the upper ends down.
+
+        `share`: of the seconds left, what one radius is given at most.
+        """
         clock, open_at = budget.start(), self.known.upper.clone()  # the least radius that is not proved
         greatest = torch.where(open_at.isfinite(), open_at, self.most)
         while clock.over() is None and (radius := self._next(self.known.lower, open_at, greatest)) is not None:
-            sets, answers = self._ask(radius, bound, _part(budget, clock, SLICE))
+            sets, answers = self._ask(radius, bound, _part(budget, clock, share))
             open_at[sets[~answers.proved]] = radius[sets[~answers.proved]]
             self._note(sets, radius[sets], answers)
 
