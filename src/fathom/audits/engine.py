@@ -19,7 +19,7 @@ from fathom.audits.draws import OBSTACLE, RUNS, Draws, answers_at_random, margin
 from fathom.audits.interrupt import interruptible
 from fathom.audits.planting import listen
 from fathom.audits.portfolio import Portfolio
-from fathom.audits.pose import Source, capture, pose, pose_program
+from fathom.audits.pose import Source, capture, pose
 from fathom.audits.questions import QUESTIONS, judged_failures, people, put_questions
 from fathom.audits.result import AuditResult
 from fathom.audits.silence import Silence
@@ -130,20 +130,18 @@ def audit(
     labels = labels or Labels()
     solver, records = _recording(solver or Portfolio(seed=seed), certificates)
     listener = _Listener(solver, 0 if people(overseer) else planted, _share(budget, LISTENING), seed)
-    captured = None if isinstance(model, Program) else capture(model, region, shape, arithmetic)
-    if certificates is not None and (captured is None or captured.network.arithmetic is not Arithmetic.REAL):
-        got = "a program that was not captured" if captured is None else "float32"
-        raise FathomError(f"expected real arithmetic for certificates of an audit, got {got}; leave one out, or verify")
-    if captured is None:
-        assert isinstance(model, Program)
-        problem = pose_program(model, region, overseer)
+    if isinstance(model, Program):
+        problem = Problem.make(model, None, region, overseer)
     else:
-        problem = pose(captured, region, overseer)
+        problem = pose(capture(model, region, shape, arithmetic), region, overseer)
+    if certificates is not None and (problem.network is None or problem.arithmetic is not Arithmetic.REAL):
+        got = "a program that was not captured" if problem.network is None else "float32"
+        raise FathomError(f"expected real arithmetic for certificates of an audit, got {got}; leave one out, or verify")
     program = problem.program
     points = (region.centres() if clean is None else clean.flatten(1)).to(program.dtype)
     random = answers_at_random(program, points)
     if random:
-        problem = replace(pose_program(program, region, problem.overseer), obstacle=OBSTACLE)
+        problem = replace(Problem.make(program, None, region, problem.overseer), obstacle=OBSTACLE)
     others = _programs(also or {}, program, region, shape)
     if points.shape != (len(problem), region.size):
         raise FathomError(f"expected clean inputs [{len(problem)}, {region.size}], got {list(points.shape)}")

@@ -11,7 +11,6 @@ from fathom.core.arithmetic import Arithmetic
 from fathom.core.errors import FathomError
 from fathom.core.overseer import Overseer
 from fathom.core.problem import Problem
-from fathom.core.program import Program
 from fathom.core.region import Region
 from fathom.transforms.program import TransformedProgram, in_front
 from fathom.transforms.region import Transformed
@@ -32,11 +31,6 @@ def pose(captured: Captured, region: Region, overseer: Overseer) -> Problem:
     front = in_front(region, captured)
     assert isinstance(front.program, TransformedProgram)
     return Problem.make(front.program, front.network, region, Seen.of(overseer, front.program, captured.network))
-
-
-def pose_program(program: Program, region: Region, overseer: Overseer) -> Problem:
-    """The problem about a program of which only values are to be had."""
-    return Problem.make(program, None, region, overseer)
 
 
 def capture(

@@ -44,6 +44,36 @@ class Several(Overseer):
         return tuple(trouble for part in self.parts for trouble in part.troubles())
 
 
+@dataclass(frozen=True, eq=False)
+class Wrapped(Overseer):
+    """Another overseer, with a change to what it is shown, or to what comes of its margins: the change is what a kind says, in
+    `take`, `margin` and `compile`. All else is as the other says."""
+
+    severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
+    inner: Overseer
+
+    @property
+    def compilable(self) -> bool:
+        return self.inner.compilable
+
+    @property
+    def differentiable(self) -> bool:
+        return self.inner.differentiable
+
+    @property
+    def searchable(self) -> bool:
+        return self.inner.searchable
+
+    def judgement(self, index: int, y: Tensor) -> str:
+        return self.inner.judgement(index, y)
+
+    def acts(self, y: Tensor) -> Tensor | None:
+        return self.inner.acts(y)
+
+    def troubles(self) -> tuple[str, ...]:
+        return self.inner.troubles()
+
+
 @final
 @dataclass(frozen=True, eq=False)
 class AllOf(Several):

@@ -16,7 +16,7 @@ Planted problems are problems like any other, so whatever is sound may be held t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Self, final
 
 import torch
@@ -24,9 +24,10 @@ from torch import Tensor
 
 from fathom.core.answer import Answers
 from fathom.core.box import Box
+from fathom.core.composed import Wrapped
 from fathom.core.confirm import confirm
 from fathom.core.network import Join, Network, Node, Port, fork
-from fathom.core.overseer import Compiled, Overseer, Severity
+from fathom.core.overseer import Compiled
 from fathom.core.problem import Problem
 from fathom.core.region import Region, Repairable
 from fathom.core.spec import Spec
@@ -203,32 +204,9 @@ def _measured_share(
     return share, varies.any(1) & ((far <= share[:, None]).double().mean(1) <= 1.5 * volume)
 
 
-@dataclass(frozen=True, eq=False)
-class Elsewhere(Overseer):
-    """As another overseer judges, elsewhere than where a failure was planted."""
-
-    severity: Severity = field(default=Severity.SERIOUS, kw_only=True)
-    inner: Overseer
-
-    @property
-    def compilable(self) -> bool:
-        return self.inner.compilable
-
-    @property
-    def differentiable(self) -> bool:
-        return self.inner.differentiable
-
-    @property
-    def searchable(self) -> bool:
-        return self.inner.searchable
-
-    def judgement(self, index: int, y: Tensor) -> str:
-        return self.inner.judgement(index, y)
-
-
 @final
 @dataclass(frozen=True, eq=False)
-class Lowered(Elsewhere):
+class Lowered(Wrapped):
     """As another overseer judges, with its margins lowered. exact: where the other is."""
 
     by: Tensor  # [n] float64
@@ -251,7 +229,7 @@ class Lowered(Elsewhere):
 
 @final
 @dataclass(frozen=True, eq=False)
-class Pitted(Elsewhere):
+class Pitted(Wrapped):
     """As another overseer judges, with its margins lowered in a box: `height` on its floor, and less towards its sides.
 
     exact: where the other is; the pits are part of the network then, so that a search has their slopes as it has the model's.

@@ -7,14 +7,15 @@ from typing import final
 
 from torch import Tensor
 
+from fathom.core.composed import Wrapped
 from fathom.core.network import Network
-from fathom.core.overseer import Compiled, Overseer, Severity
+from fathom.core.overseer import Compiled, Overseer
 from fathom.transforms.program import TransformedProgram
 
 
 @final
 @dataclass(frozen=True, eq=False)
-class Seen(Overseer):
+class Seen(Wrapped):
     """As another overseer judges the picture that comes out of a generator, and the model's output there.
 
     A rule over x, a reference, a checker or a program takes pictures of the model's size. The problem's own inputs are the
@@ -23,8 +24,6 @@ class Seen(Overseer):
     exact: where the other is.
     """
 
-    severity: Severity = field(kw_only=True)
-    inner: Overseer
     program: TransformedProgram = field(metadata={"fingerprint": False})  # the problem's own, whose digest stands for it
     model: Network = field(metadata={"fingerprint": False})  # of the picture alone
 
@@ -36,18 +35,6 @@ class Seen(Overseer):
     def __str__(self) -> str:
         return str(self.inner)
 
-    @property
-    def compilable(self) -> bool:
-        return self.inner.compilable
-
-    @property
-    def differentiable(self) -> bool:
-        return self.inner.differentiable
-
-    @property
-    def searchable(self) -> bool:
-        return self.inner.searchable
-
     def take(self, index: Tensor) -> Seen:
         return replace(self, inner=self.inner.take(index))
 
@@ -58,15 +45,6 @@ class Seen(Overseer):
         """The overseer behind the model alone, and the generator in front of both."""
         compiled = self.inner.compile(self.model)
         return replace(compiled, network=self.program.generator.then(compiled.network))
-
-    def judgement(self, index: int, y: Tensor) -> str:
-        return self.inner.judgement(index, y)
-
-    def acts(self, y: Tensor) -> Tensor | None:
-        return self.inner.acts(y)
-
-    def troubles(self) -> tuple[str, ...]:
-        return self.inner.troubles()
 
     def severities(self, x: Tensor, y: Tensor) -> Tensor:
         return self.inner.severities(self._picture(x), y)
